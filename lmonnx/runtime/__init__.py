@@ -1,0 +1,1 @@
+"""Serving an exported graph with onnxruntime: sessions, batching, image decoding. Never imports torch or onnx."""

@@ -1,0 +1,257 @@
+"""From a photograph to the tensor that a network expects, equal to torchvision's presets, without torch.
+
+    photograph --decode--> RGB --resize--> --centre crop--> crop [H, W, 3] --normalise--> image [1, 3, H, W]
+
+The pixels equal those of torchvision's ``ImageClassification`` preset on PIL images: Pillow's antialiased
+filters, torchvision's rounding of sizes and offsets, arithmetic in float32.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lmonnx.errors import ImageError, OptionError
+
+Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
+ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
+Photo: TypeAlias = str | os.PathLike[str] | Image.Image
+"""A photograph: the path of a file that Pillow reads, or a PIL image."""
+
+MAX_RESIZED_PIXELS = 1 << 28
+"""A thin strip grows without bound when its short side is enlarged; larger pictures than this are refused."""
+
+
+_EIGHT_BITS = "save it with 8 bits per channel"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the network's input lies in a photograph; sizes are (height, width) in pixels.
+
+    Attributes:
+        resized: size of the photograph after the resize.
+        crop: size of the network's input.
+        offset: top and left of the crop in the resized photograph, negative where the crop is larger
+            than the photograph and the margin is filled with zeros.
+    """
+
+    resized: tuple[int, int]
+    crop: tuple[int, int]
+    offset: tuple[int, int]
+
+    def apply(self, picture: Image.Image, filter_: Image.Resampling) -> Image.Image:
+        """Resize and crop ``picture``; margins outside of it are zero."""
+        (height, width), (top, left) = self.crop, self.offset
+        resized = picture.resize((self.resized[1], self.resized[0]), filter_)
+        return resized.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the input of a network: (pixel / scale − mean) / std, in float32.
+
+    Attributes:
+        size: height and width of the network's input, in pixels: the centre crop.
+        resize: length of the photograph's short side before the crop, in pixels; ``None`` resizes
+            straight to ``size`` and ignores the aspect ratio.
+        interpolation: filter of the resize; ``"bilinear"`` and ``"bicubic"`` are antialiased.
+        mean: subtracted from each channel, in channel order, after the division by ``scale``.
+        std: divides each channel, in channel order.
+        scale: divides the pixels 0 … 255; 1 keeps them.
+        channel_order: order of the network's input channels.
+
+    Raises:
+        OptionError: if a field has a value that is not allowed.
+    """
+
+    size: tuple[int, int]
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    scale: float = 255.0
+    channel_order: ChannelOrder = "RGB"
+
+    def __post_init__(self) -> None:
+        sides = _sequence("size", self.size)
+        if len(sides) != 2 or not all(_positive_int(side) for side in sides):
+            raise OptionError(f"size={self.size!r} is not (height, width) in pixels, such as (224, 224)")
+        if self.resize is not None and not _positive_int(self.resize):
+            raise OptionError(f"resize={self.resize!r} is not a whole number of pixels; None resizes to size")
+        for name, choices in (("interpolation", Interpolation), ("channel_order", ChannelOrder)):
+            if getattr(self, name) not in get_args(choices):
+                allowed = ", ".join(get_args(choices))
+                raise OptionError(f"{name}={getattr(self, name)!r} is unknown; choose one of {allowed}")
+        for name in ("mean", "std"):
+            values = _sequence(name, getattr(self, name))
+            if len(values) != 3 or not all(map(_finite, values)):
+                raise OptionError(
+                    f"{name}={getattr(self, name)!r} is not three finite numbers, one per channel"
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if any(value <= 0 for value in self.std):
+            raise OptionError(f"std={self.std!r} has to be positive")
+        if not _finite(self.scale) or self.scale <= 0:
+            raise OptionError(f"scale={self.scale!r} is not a positive number; 255 brings pixels to 0 … 1")
+        object.__setattr__(self, "size", sides)
+        object.__setattr__(self, "scale", float(self.scale))
+
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """Where the network looks in a photograph of ``size`` (height, width), as torchvision rounds it.
+
+        Raises:
+            ImageError: if the photograph has no pixels, or is a strip that would grow too large.
+        """
+        height, width = size
+        if height < 1 or width < 1:
+            raise ImageError(f"the picture of {width}×{height} pixels is empty")
+        resized = self.size
+        if self.resize is not None:
+            short, long = min(size), max(size)
+            grown = int(self.resize * long / short)
+            resized = (self.resize, grown) if height <= width else (grown, self.resize)
+        if resized[0] * resized[1] > MAX_RESIZED_PIXELS:
+            raise ImageError(
+                f"the picture of {width}×{height} pixels is too thin: with a short side of {self.resize} it "
+                f"becomes {resized[1]}×{resized[0]}; crop it first"
+            )
+        return Geometry(
+            resized, self.size, (_offset(resized[0], self.size[0]), _offset(resized[1], self.size[1]))
+        )
+
+    def crop(self, photo: Photo) -> npt.NDArray[np.uint8]:
+        """The pixels that the network sees, uint8 ``[H, W, 3]``, RGB whatever the channel order is.
+
+        Raises:
+            ImageError: if the photograph cannot be read.
+        """
+        picture = decode(photo)
+        geometry = self.geometry((picture.height, picture.width))
+        return np.array(geometry.apply(picture, Image.Resampling[self.interpolation.upper()]))
+
+    def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """A crop, uint8 ``[H, W, 3]`` in RGB, as the network's input, float32 ``[1, 3, H, W]``."""
+        if pixels.dtype != np.uint8 or pixels.shape != (*self.size, 3):
+            raise ImageError(
+                f"a crop is uint8 {[*self.size, 3]}, given {pixels.dtype} {list(pixels.shape)}; "
+                "Preprocessing.crop makes one"
+            )
+        ordered = pixels if self.channel_order == "RGB" else pixels[..., ::-1]
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        values = (ordered.astype(np.float32) / np.float32(self.scale) - mean) / std
+        return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+
+    def prepare(self, photo: Photo) -> npt.NDArray[np.float32]:
+        """The network's input, float32 ``[1, 3, H, W]``, of a photograph.
+
+        Raises:
+            ImageError: if the photograph cannot be read.
+        """
+        return self.normalise(self.crop(photo))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, as JSON knows them."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            OptionError: if a field is missing, unknown, or has a value that is not allowed.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            odd = sorted(names.symmetric_difference(values))
+            raise OptionError(f"preprocessing has missing or unknown fields: {', '.join(odd)}")
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**arguments)
+
+
+def decode(photo: Photo) -> Image.Image:
+    """A photograph as Pillow's mode RGB, upright (EXIF orientation applied).
+
+    Transparency is dropped, as by torchvision's loader; of 16 bits per channel the high byte is kept, where
+    Pillow's own conversion clips grey to white; CMYK and other modes of 8 bits go through Pillow's conversion.
+
+    Args:
+        photo: path of an image file, or a PIL image, which is left as it is.
+
+    Raises:
+        ImageError: if there is no such file, it is not an image, it is damaged, or its range of values is
+            unknown.
+    """
+    if isinstance(photo, Image.Image):
+        return _upright_rgb(photo, "the picture")
+    if not isinstance(photo, (str, os.PathLike)):
+        raise ImageError(f"a photograph is a path or a PIL image, not {type(photo).__name__}")
+    path = os.fspath(photo)
+    try:
+        with Image.open(path) as picture:
+            return _upright_rgb(picture, path)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: is a directory, not an image file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: is not an image in a format that Pillow reads; use JPEG or PNG") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be read: {error}") from error
+
+
+def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
+    try:
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I"):
+            return _high_byte(upright, name)
+        if upright.mode == "F":
+            raise ImageError(f"{name}: holds floating point values of unknown range; {_EIGHT_BITS}")
+        with warnings.catch_warnings():
+            # Pillow advises RGBA for a palette with transparency; the transparency is dropped either way.
+            warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
+            return upright.convert("RGB")
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise anything at all on damaged bytes: struct.error, IndexError, …
+        raise ImageError(f"{name}: is damaged, cut off or unsupported: {error}") from error
+
+
+def _high_byte(picture: Image.Image, name: str) -> Image.Image:
+    """A grey picture of 16 bits, mode I;16 or I, as RGB of 8 bits."""
+    values = np.asarray(picture).astype(np.int64)
+    if values.size and (values.min() < 0 or values.max() > 0xFFFF):
+        raise ImageError(f"{name}: holds integers beyond 16 bits, of unknown range; {_EIGHT_BITS}")
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _offset(length: int, crop: int) -> int:
+    """First pixel of a centre crop as torchvision rounds it, negative where it pads before the picture."""
+    return -((crop - length) // 2) if crop > length else round((length - crop) / 2.0)
+
+
+def _sequence(name: str, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise OptionError(f"{name}={value!r} is not a tuple of numbers")
+    return tuple(value)
+
+
+def _positive_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
