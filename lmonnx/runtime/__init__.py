@@ -1,1 +1,1 @@
-"""Serving an exported graph with onnxruntime: sessions, batching, image decoding. Never imports torch or onnx."""
+"""Serving an exported graph: sessions, batching, image decoding. Never imports torch or onnx."""

@@ -19,7 +19,7 @@ FORMAT = 1
 OutputKind: TypeAlias = Literal["logits", "probabilities", "unknown"]
 
 _KEEP = {"keep": True}
-_REMEDY = "export the network again"
+REMEDY = "export the network again"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Contract:
         preprocessing = _value(props, "preprocessing", _optional(dict))
         labels = _value(props, "labels", _optional(list))
         if _value(props, "mask", _is(dict)) != _KEEP:
-            raise ModelError(f"the metadata's lmonnx.mask is not {json.dumps(_KEEP)}; {_REMEDY}")
+            raise ModelError(f"the metadata's lmonnx.mask is not {json.dumps(_KEEP)}; {REMEDY}")
         try:
             return cls(
                 version=_text(props, "version"),
@@ -114,12 +114,12 @@ class Contract:
                 versions=_value(props, "versions", _is_texts),
             )
         except OptionError as error:
-            raise ModelError(f"the metadata is damaged: {error}; {_REMEDY}") from error
+            raise ModelError(f"the metadata is damaged: {error}; {REMEDY}") from error
 
 
 def _require_format(text: str) -> None:
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise ModelError(f"the metadata's lmonnx.format is {text!r}, not a number; {_REMEDY}")
+        raise ModelError(f"the metadata's lmonnx.format is {text!r}, not a number; {REMEDY}")
     if int(text) > FORMAT:
         raise ModelError(f"written by a newer lmonnx: format {text}, this one reads {FORMAT}; upgrade lmonnx")
 
@@ -128,7 +128,7 @@ def _text(props: Mapping[str, str], key: str) -> str:
     try:
         return props[f"lmonnx.{key}"]
     except KeyError:
-        raise ModelError(f"the metadata lacks lmonnx.{key}; {_REMEDY}") from None
+        raise ModelError(f"the metadata lacks lmonnx.{key}; {REMEDY}") from None
 
 
 def _value(props: Mapping[str, str], key: str, allowed: Callable[[Any], bool]) -> Any:
@@ -136,9 +136,9 @@ def _value(props: Mapping[str, str], key: str, allowed: Callable[[Any], bool]) -
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ModelError(f"the metadata's lmonnx.{key} is not JSON ({error}); {_REMEDY}") from error
+        raise ModelError(f"the metadata's lmonnx.{key} is not JSON ({error}); {REMEDY}") from error
     if not allowed(value):
-        raise ModelError(f"the metadata's lmonnx.{key} has a wrong form: {text[:80]}; {_REMEDY}")
+        raise ModelError(f"the metadata's lmonnx.{key} has a wrong form: {text[:80]}; {REMEDY}")
     return value
 
 

@@ -184,8 +184,9 @@ class Preprocessing:
 def decode(photo: Photo) -> Image.Image:
     """A photograph as Pillow's mode RGB, upright (EXIF orientation applied).
 
-    Transparency is dropped, as by torchvision's loader; of 16 bits per channel the high byte is kept, where
-    Pillow's own conversion clips grey to white; CMYK and other modes of 8 bits go through Pillow's conversion.
+    Transparency is dropped, as by torchvision's loader. Of 16 bits per channel the high byte is kept, where
+    Pillow's own conversion clips grey to white. Other modes of 8 bits, CMYK included, are
+    converted by Pillow.
 
     Args:
         photo: path of an image file, or a PIL image, which is left as it is.
