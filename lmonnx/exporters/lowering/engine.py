@@ -1,0 +1,196 @@
+"""Plain ONNX graph -> mask-aware ONNX graph, by abstract interpretation.
+
+The engine walks the source graph in order and builds a new graph beside it. A value of the source becomes a
+plain value, or a :class:`Masked` one: data, mask, and what is known about removed positions. A node that reads
+no masked value is copied; any other is lowered by the rule of its operator, and never passed through without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.errors import Offence, OptionError, UnsupportedOpError
+from lmonnx.exporters.lowering import rules as _rules
+from lmonnx.exporters.lowering.registry import RULES, Operand, Refused
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
+from lmonnx.exporters.ops.fill import zeroed
+from lmonnx.exporters.ops.masked import Masked
+from lmonnx.masking import MaskRules
+
+assert _rules.__all__, "importing the rules fills the table"
+
+#: The lowest IR version that carries metadata on nodes, which is where the rules are recorded.
+IR_VERSION = 10
+NHWC_TO_NCHW, NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A mask-aware graph.
+
+    Attributes:
+        model: inputs ``image`` and ``mask``, outputs by the names of the source.
+        values: what each value of the source became, by name.
+    """
+
+    model: ir.Model
+    values: dict[str, Masked | ir.Value]
+
+
+def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW") -> Lowered:
+    """Lowers a normalised model with one image input of known channels, height and width.
+
+    Args:
+        source: what :func:`lmonnx.exporters.normalise.normalise` returns; it is left as it is.
+        rules: the mask rules; of ``rings`` and ``removed`` the defaults only.
+        layout: of the source's image input, ``"NCHW"`` or ``"NHWC"``. The new image input is NCHW.
+
+    Raises:
+        OptionError: if the rules ask for what only the reference has.
+        UnsupportedOpError: naming every node that masking is not defined for.
+    """
+    for name, only in (("rings", "window"), ("removed", "zero")):
+        if getattr(rules, name) != only:
+            raise OptionError(f"rule {name}={getattr(rules, name)!r} exists in the reference only; use {only!r}")
+    return _Lowering(source, rules, layout).run()
+
+
+class _Lowering:
+    def __init__(self, source: ir.Model, rules: MaskRules, layout: str) -> None:
+        self.source = source.graph
+        self.layout = layout
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": source.opset_imports[""]}, name="lmonnx")
+        values = [*self.source.inputs, *self.source.initializers.values()]
+        values += [value for node in self.source for value in node.outputs]
+        names = {str(value.name) for value in values} | {str(node.name) for node in self.source}
+        self.op = Op(self.graph, rules, taken=names | {"image", "mask"})
+        self.values: dict[ir.Value, Masked | ir.Value] = {}
+        self.offences: list[Offence] = []
+
+    def run(self) -> Lowered:
+        self.open()
+        for node in self.source:
+            operands = [self.operand(value) for value in node.inputs]
+            if any(isinstance(x, Masked) for x in operands):
+                self.lower(node, operands)
+            else:
+                self.copy(node, operands)
+        if self.offences:
+            raise UnsupportedOpError(self.offences)
+        self.close()
+        model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="lmonnx")
+        return Lowered(model, {str(value.name): made for value, made in self.values.items()})
+
+    def open(self) -> None:
+        """The contract's two inputs; their Where is all that ever reads the image."""
+        (given,) = self.source.inputs
+        assert given.dtype is not None
+        shape = extents(given)
+        nchw = [shape[axis] for axis in NHWC_TO_NCHW] if self.layout == "NHWC" else list(shape)
+        image = ir.Value(
+            name="image", type=ir.TensorType(given.dtype), shape=ir.Shape(["images", *nchw[1:]])
+        )  # fmt: skip
+        mask = ir.Value(
+            name="mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(["masks", 1, *nchw[2:]])
+        )  # fmt: skip
+        self.graph.inputs.extend([image, mask])
+        joined = self.op.Where(mask, image, scalar(0, image))
+        joined.shape = ir.Shape(["batch", *nchw[1:]])
+        x = Masked(joined, mask, (2, 3), zero=True)
+        if self.layout == "NHWC":
+            data, turned = (self.op.Transpose(v, perm=NCHW_TO_NHWC) for v in (joined, mask))
+            x = x.but(data=data, mask=turned, axes=(1, 2))
+        self.values[given] = x
+
+    def operand(self, value: ir.Value | None) -> Operand:
+        if value is None:
+            return None
+        if value not in self.values:
+            assert value.const_value is not None, f"{value.name} has no producer"
+            self.values[value] = self.op.initializer(self.free_name(value), value.const_value)
+        return self.values[value]
+
+    def free_name(self, value: ir.Value) -> str:
+        """The source's name for ``value``, unless the contract's inputs have taken it."""
+        return f"{value.name}_" if value.name in ("image", "mask") else str(value.name)
+
+    def copy(self, node: ir.Node, operands: Sequence[Operand]) -> None:
+        if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
+            self.refuse(node, operands, Refused("control flow is not followed", "export without it"))
+        with self.op.made_by("copy", str(node.name)):
+            result = self.op.call(
+                node.op_type, *operands, **dict(node.attributes), _outputs=len(node.outputs)
+            )  # type: ignore[arg-type]
+        made = [result] if isinstance(result, ir.Value) else list(result)
+        for value, new in zip(node.outputs, made, strict=True):
+            self.adopt(node, value, new)
+
+    def lower(self, node: ir.Node, operands: Sequence[Operand]) -> None:
+        try:
+            if node.op_type not in RULES:
+                raise Refused("there is no rule for this operator")
+            with self.op.made_by(node.op_type, str(node.name)):
+                made = RULES[node.op_type](self.op, node, *operands)
+        except Refused as refusal:
+            made = self.refuse(node, operands, refusal)
+        except UnknownShapeError as unknown:
+            made = self.refuse(node, operands, Refused(str(unknown), "export with a fixed size"))
+        self.adopt(node, node.outputs[0], made)
+
+    def adopt(self, node: ir.Node, value: ir.Value, made: Masked | ir.Value) -> None:
+        """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before."""
+        self.values[value] = made
+        data = made.data if isinstance(made, Masked) else made
+        producer = data.producer()
+        if producer is None or data.name == self.free_name(value) or not str(data.name).startswith(f"{node.name}/"):
+            return
+        data.name = self.free_name(value)
+        data.type = data.type or value.type
+        if value.shape is not None:
+            data.shape = value.shape
+        if producer.op_type == node.op_type:
+            producer.name = node.name
+
+    def refuse(self, node: ir.Node, operands: Sequence[Operand], refusal: Refused) -> Masked | ir.Value:
+        """Notes the offence and makes up an output, so that the nodes behind it are looked at too."""
+        shapes = tuple(_text(value) for value in node.inputs if value is not None)
+        offence = Offence(str(node.name), node.op_type, shapes, refusal.why)
+        self.offences.append(offence if refusal.remedy is None else Offence(**{**vars(offence), "remedy": refusal.remedy}))
+        output = node.outputs[0]
+        stand_in = ir.Value(name=f"{output.name}/refused", type=output.type, shape=output.shape)
+        x = next((x for x in operands if isinstance(x, Masked)), None)
+        rank = None if output.shape is None else len(output.shape)
+        axes = refusal.axes if refusal.axes is not None or x is None or rank != x.rank else x.axes
+        if not axes or rank is None:
+            return stand_in
+        mask = self.op.constant(np.ones((1,) * rank, np.bool_))
+        return Masked(stand_in, mask, axes, finite=False)
+
+    def close(self) -> None:
+        """Outputs by the source's names; one that is still masked is 0 where it is removed."""
+        for output in self.source.outputs:
+            made = self.operand(output)
+            with self.op.made_by("output", str(output.name)):
+                data = zeroed(self.op, made) if isinstance(made, Masked) else made
+                assert isinstance(data, ir.Value)
+                if data in self.graph.outputs or data.producer() is None:
+                    data = self.op.Identity(data)
+            if made is not data and data.name != output.name:
+                _swap_names(data, made.data if isinstance(made, Masked) else made, str(output.name))
+            if output.shape is not None:
+                data.shape = ir.Shape(["batch", *extents(output)[1:]])
+            self.graph.outputs.append(data)
+
+
+def _swap_names(data: ir.Value, other: Operand, name: str) -> None:
+    if isinstance(other, ir.Value) and other.name == name:
+        other.name = data.name
+    data.name = name
+
+
+def _text(value: ir.Value) -> str:
+    return "unknown" if value.shape is None else "×".join(str(d) for d in value.shape) or "scalar"

@@ -1,0 +1,156 @@
+"""Operators that bring activations together: elementwise, by concatenation, by a matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
+from lmonnx.exporters.ops.builder import Op, extents
+from lmonnx.exporters.ops.fill import zeroed
+from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.ops.masks import intersection, majority, union
+
+#: What an elementwise function of several operands does: is it 0 where (all, any) operand is, and is it at least
+#: 0 where all are; is it finite where they are.
+_Join: TypeAlias = tuple[Callable[[list[bool]], bool], bool, bool]
+
+
+def _never(_: list[bool]) -> bool:
+    return False
+
+
+JOINS: dict[str, _Join] = {
+    # operator: (zero where … operands are zero, nonnegative if all are, finite if all are)
+    "Add": (all, True, True),
+    "Div": (_never, True, False),
+    "Max": (all, True, True),
+    "Mean": (all, True, True),
+    "Min": (all, True, True),
+    "Mul": (any, True, True),
+    "Pow": (_never, True, False),
+    "PRelu": (all, True, True),
+    "Sub": (all, False, True),
+    "Sum": (all, True, True),
+}
+
+
+def _join(facts: _Join) -> Callable[..., Masked]:
+    zero, nonnegative, finite = facts
+
+    def apply(op: Op, node: ir.Node, *operands: Operand) -> Masked:
+        masked = [unpadded(x) for x in operands if isinstance(x, Masked)]
+        axes = _common_axes(node, masked)
+        data = op.call(node.op_type, *map(_data, operands), **attributes(node))
+        mask = intersection(op, [x.mask for x in masked])
+        # Where an operand alone is removed its zero says nothing of the others: only one shared mask is certain.
+        alike = all(x.mask is masked[0].mask for x in masked) and mask is masked[0].mask
+        all_finite = finite and all(x.finite for x in masked)
+        return Masked(
+            data,
+            _stretched(op, mask, data, axes),
+            axes,
+            zero=alike and all_finite and zero([isinstance(x, Masked) and x.zero for x in operands]),
+            finite=all_finite,
+            nonnegative=nonnegative and all(map(_nonnegative, operands)),
+        )
+
+    return apply
+
+
+for _operator, _facts in JOINS.items():
+    rule(_operator)(_join(_facts))
+
+
+def _data(operand: Operand) -> ir.Value | None:
+    return operand.data if isinstance(operand, Masked) else operand
+
+
+def _nonnegative(operand: Operand) -> bool:
+    if isinstance(operand, Masked):
+        return operand.nonnegative
+    return operand is not None and operand.const_value is not None and bool((operand.const_value.numpy() >= 0).all())
+
+
+def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
+    """The spatial axes of an elementwise result, on which its masked operands must agree."""
+    rank = len(extents(node.outputs[0]))
+    axes = tuple(sorted({axis for x in masked for axis in x.axes}))
+    if any(x.rank != rank for x in masked):
+        raise Refused("a masked operand has fewer axes than the result")
+    widest = max((x.axes for x in masked), key=len)
+    if set(axes) != set(widest):
+        raise Refused("its operands do not agree which axes are space", axes=axes)
+    return widest
+
+
+def _stretched(op: Op, mask: ir.Value, data: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """``mask`` with the spatial extents of ``data``, where an operand was broadcast over space."""
+    space, have = extents(data), extents(mask)
+    if all(have[axis] == space[axis] for axis in axes):
+        return mask
+    full = [space[axis] or 1 if axis in axes else 1 for axis in range(len(space))]
+    return op.And(mask, np.ones(full, np.bool_))
+
+
+@rule("Concat")
+def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
+    """Over channels the rule decides what is kept; over space the masks are concatenated like the data."""
+    settings = attributes(node)
+    masked = [unpadded(x) for x in operands if isinstance(x, Masked)]
+    axes, rank = masked[0].axes, masked[0].rank
+    axis = settings["axis"] % rank
+    if any(x.axes != axes or x.rank != rank for x in masked):
+        raise Refused("its operands do not agree which axes are space", axes=axes)
+    if axis == 0:
+        raise Refused("concatenating batches mixes the rows of the result", axes=axes)
+    facts = {
+        "finite": all(x.finite for x in masked),
+        "nonnegative": all(map(_nonnegative, operands)),
+    }
+    if axis in axes:
+        if len(masked) < len(operands):
+            raise Refused("an unmasked operand is concatenated over space, as a class token is", axes=axes)
+        mask = op.call("Concat", *[x.mask for x in masked], axis=axis)
+        data = op.call("Concat", *map(_data, operands), axis=axis)
+        return Masked(data, mask, axes, zero=all(x.zero for x in masked), **facts)
+    mask = _joined_mask(op, [x.mask for x in masked], len(operands))
+    parts = [_kept_part(op, x, mask) if isinstance(x, Masked) else x for x in operands]
+    alike = len(masked) == len(operands) and all(x.mask is mask and x.zero for x in masked)
+    return Masked(op.call("Concat", *parts, axis=axis), mask, axes, zero=alike, **facts)
+
+
+def _joined_mask(op: Op, masks: Sequence[ir.Value], operands: int) -> ir.Value:
+    plain = operands - len(masks)
+    if op.rules.concat == "all":
+        return intersection(op, masks)
+    if op.rules.concat == "majority":
+        return masks[0] if operands == 1 else majority(op, masks, operands, plain)
+    return union(op, masks) if not plain else op.Or(masks[0], op.Not(masks[0]))
+
+
+def _kept_part(op: Op, x: Masked, mask: ir.Value) -> ir.Value:
+    """An operand of the join: 0 where it is removed but the join keeps it. A join by "all" keeps nothing else."""
+    return x.data if op.rules.concat == "all" or x.mask is mask else zeroed(op, x)
+
+
+@rule("MatMul", "Gemm")
+def matmul(op: Op, node: ir.Node, a: Operand, b: Operand, *bias: Operand) -> Masked:
+    """A product over channels at every position; one over space would mix positions."""
+    if isinstance(a, Masked) and isinstance(b, Masked):
+        rows = tuple(x for x in a.axes if x != a.rank - 1)
+        columns = tuple(x for x in b.axes if x != b.rank - 2)
+        raise Refused("a product of two activations is attention", axes=tuple(sorted({*rows, *columns})))
+    if node.op_type == "Gemm":
+        raise Refused("its input has no spatial axes left to mask by", axes=())
+    x, contracted = (a, -1) if isinstance(a, Masked) else (b, -2)
+    assert isinstance(x, Masked)
+    if contracted % x.rank in x.axes:
+        raise Refused("it mixes positions with each other, as an MLP over space does", axes=x.axes)
+    if len(extents(node.outputs[0])) != x.rank:
+        raise Refused("its result has other axes than its input")
+    data = op.call("MatMul", *map(_data, (a, b)))
+    return unpadded(x).but(data=data, zero=False, nonnegative=False)

@@ -1,0 +1,90 @@
+"""Normalisation over space, with statistics over kept pixels; over channels alone it is the op itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
+from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.ops.norms import standardise
+
+
+@rule("InstanceNormalization")
+def instance_normalization(op: Op, node: ir.Node, x: Masked, scale: ir.Value, bias: ir.Value) -> Masked:
+    """Each channel over its kept pixels."""
+    return _affine(op, _grouped(op, x, _channels(x), _epsilon(node)), scale, bias)
+
+
+@rule("GroupNormalization")
+def group_normalization(op: Op, node: ir.Node, x: Masked, scale: Operand = None, bias: Operand = None) -> Masked:
+    """Each group of channels over its kept pixels.
+
+    Scale and bias are one number a channel, as in opset 21. Opset 18 has one a group and is refused;
+    without scale and bias it is the form that normalisation recognises.
+    """
+    groups = attributes(node)["num_groups"]
+    result = _grouped(op, x, groups, _epsilon(node))
+    if scale is None or bias is None:
+        return result
+    assert isinstance(scale, ir.Value)
+    assert isinstance(bias, ir.Value)
+    if extents(scale) != (_channels(x),):
+        raise Refused("GroupNormalization of opset 18, with one scale a group, is not defined", "use opset 21 or later")
+    return _affine(op, result, scale, bias)
+
+
+@rule("LayerNormalization")
+def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: Operand) -> Masked:
+    """Over channels the op at every pixel; over space too, with statistics over kept pixels."""
+    x = unpadded(x)
+    settings = attributes(node)
+    axes = tuple(range(settings.get("axis", -1) % x.rank, x.rank))
+    if not set(axes) & set(x.axes):
+        data = op.call("LayerNormalization", x.data, *parameters, **settings)
+        return x.but(data=data, zero=False, nonnegative=False)
+    if 0 in axes or not set(x.axes) <= set(axes):
+        raise Refused("it normalises over the batch or over a part of space")
+    data = standardise(op, x, axes, _epsilon(node))
+    for operator, parameter in zip(("Mul", "Add"), parameters, strict=False):
+        if parameter is not None:
+            data = op.call(operator, data, parameter)
+    return x.but(data=data, zero=False, nonnegative=False)
+
+
+def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:
+    """x of layout [N, C, …space] standardised over space and the C / groups channels of each group."""
+    x = unpadded(x)
+    if x.axes != tuple(range(2, x.rank)):
+        raise Refused("it needs the layout [N, C, …space]")
+    shape = [0, groups, _channels(x) // groups, *x.space]
+    split = x.but(
+        data=op.Reshape(x.data, ints(shape)),
+        mask=op.Unsqueeze(x.mask, ints([2])),
+        axes=tuple(axis + 1 for axis in x.axes),
+    )
+    data = standardise(op, split, range(2, x.rank + 1), epsilon)
+    return x.but(data=op.Reshape(data, ints([0, _channels(x), *x.space])), zero=False, nonnegative=False)
+
+
+def _affine(op: Op, x: Masked, scale: ir.Value, bias: ir.Value) -> Masked:
+    """x ⊙ scale + bias, one number a channel."""
+    column = ints(range(1, x.rank - 1))
+    return x.but(data=op.Add(op.Mul(x.data, op.Unsqueeze(scale, column)), op.Unsqueeze(bias, column)))
+
+
+def _channels(x: Masked) -> int:
+    channels = extents(x.data)[1]
+    if channels is None:
+        raise Refused("the number of channels is not known")
+    return channels
+
+
+def _epsilon(node: ir.Node) -> float:
+    return float(attributes(node).get("epsilon", 1e-5))
+
+
+

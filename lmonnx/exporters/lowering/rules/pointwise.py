@@ -1,0 +1,130 @@
+"""Operators that treat every position alone: the mask stays, the facts about removed positions may change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
+from lmonnx.exporters.ops.builder import Op
+from lmonnx.exporters.ops.masked import Masked
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an elementwise function does to the facts about removed positions.
+
+    Attributes:
+        zero: f(0) = 0.
+        finite: f is finite at every finite number.
+        sign: "+" if f(x) >= 0 for every x, "=" if only for x >= 0, "-" if not even then.
+    """
+
+    zero: bool
+    finite: bool
+    sign: str
+
+
+POINTWISE = {
+    "Abs": Facts(zero=True, finite=True, sign="+"),
+    "Ceil": Facts(zero=True, finite=True, sign="="),
+    "Celu": Facts(zero=True, finite=True, sign="="),
+    "Elu": Facts(zero=True, finite=True, sign="="),
+    "Erf": Facts(zero=True, finite=True, sign="="),
+    "Exp": Facts(zero=False, finite=False, sign="+"),
+    "Floor": Facts(zero=True, finite=True, sign="="),
+    "Gelu": Facts(zero=True, finite=True, sign="="),
+    "HardSigmoid": Facts(zero=False, finite=True, sign="+"),
+    "HardSwish": Facts(zero=True, finite=True, sign="="),
+    "Identity": Facts(zero=True, finite=True, sign="="),
+    "LeakyRelu": Facts(zero=True, finite=True, sign="="),
+    "Log": Facts(zero=False, finite=False, sign="-"),
+    "Mish": Facts(zero=True, finite=True, sign="="),
+    "Neg": Facts(zero=True, finite=True, sign="-"),
+    "Reciprocal": Facts(zero=False, finite=False, sign="="),
+    "Relu": Facts(zero=True, finite=True, sign="+"),
+    "Round": Facts(zero=True, finite=True, sign="="),
+    "Selu": Facts(zero=True, finite=True, sign="="),
+    "Sigmoid": Facts(zero=False, finite=True, sign="+"),
+    "Softplus": Facts(zero=False, finite=True, sign="+"),
+    "Softsign": Facts(zero=True, finite=True, sign="="),
+    "Sqrt": Facts(zero=True, finite=False, sign="="),
+    "Tanh": Facts(zero=True, finite=True, sign="="),
+}
+
+
+def _pointwise(facts: Facts) -> Callable[..., Masked]:
+    def apply(op: Op, node: ir.Node, x: Masked) -> Masked:
+        return x.but(
+            data=op.call(node.op_type, unpadded(x).data, **attributes(node)),
+            zero=x.zero and facts.zero,
+            finite=x.finite and facts.finite,
+            nonnegative=facts.sign == "+" or (facts.sign == "=" and x.nonnegative),
+        )
+
+    return apply
+
+
+for _operator, _facts in POINTWISE.items():
+    rule(_operator)(_pointwise(_facts))
+
+
+@rule("Clip")
+def clip(op: Op, node: ir.Node, x: Masked, low: Operand = None, high: Operand = None) -> Masked:
+    """The op; bounds that are constants say what it does to zero and to the sign."""
+    least, most = _bound(low, -np.inf), _bound(high, np.inf)
+    return x.but(
+        data=op.Clip(unpadded(x).data, low, high),
+        zero=x.zero and least <= 0 <= most,
+        nonnegative=least >= 0 or (x.nonnegative and most >= 0),
+    )
+
+
+def _bound(operand: Operand, absent: float) -> float:
+    if operand is None:
+        return absent
+    known = isinstance(operand, ir.Value) and operand.const_value is not None
+    return float(operand.const_value.numpy().reshape(-1)[0]) if known else np.nan  # type: ignore[union-attr]
+
+
+@rule("Cast")
+def cast(op: Op, node: ir.Node, x: Masked) -> Masked:
+    """The op. A narrower type may overflow to infinity, an integer has no NaN to zero."""
+    data = op.call("Cast", unpadded(x).data, **attributes(node))
+    assert x.data.dtype is not None
+    assert data.dtype is not None
+    return x.but(data=data, finite=x.finite and data.dtype.itemsize >= x.data.dtype.itemsize)
+
+
+@rule("BatchNormalization")
+def batch_normalization(op: Op, node: ir.Node, x: Masked, *statistics: ir.Value) -> Masked:
+    """The op with its stored statistics: an affine function of each channel."""
+    settings = attributes(node)
+    if settings.get("training_mode", 0):
+        raise Refused("it is in training mode and normalises by the batch", "export the network in evaluation mode")
+    data = op.call("BatchNormalization", unpadded(x).data, *statistics, **settings)
+    return x.but(data=data, zero=False, nonnegative=False)
+
+
+@rule("Shape")
+def shape(op: Op, node: ir.Node, x: Masked) -> ir.Value:
+    """The op; no pixel's value is read."""
+    return op.call("Shape", unpadded(x).data, **attributes(node))
+
+
+@rule("Softmax", "LogSoftmax")
+def softmax(op: Op, node: ir.Node, x: Masked) -> Masked:
+    """Over channels: the op at every pixel."""
+    settings: dict[str, Any] = attributes(node)
+    if settings.get("axis", -1) % x.rank in (0, *x.axes):
+        raise Refused("a softmax over space compares positions with each other, as attention does")
+    return x.but(
+        data=op.call(node.op_type, unpadded(x).data, **settings),
+        zero=False,
+        finite=x.finite and node.op_type == "Softmax",
+        nonnegative=node.op_type == "Softmax",
+    )

@@ -1,0 +1,117 @@
+"""Operators that slide a window over space, and the Pad that may stand before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
+from lmonnx.exporters.ops.builder import Op, extents, f32
+from lmonnx.exporters.ops.fill import neighbour_pad, rings
+from lmonnx.exporters.ops.masked import Border, Masked
+from lmonnx.exporters.ops.masks import covers
+from lmonnx.exporters.ops.pools import (
+    any_kept,
+    around,
+    average_pool,
+    bordered,
+    extreme_over_kept,
+    joint,
+    max_pool,
+    mean_over_kept,
+)
+from lmonnx.masking import Window
+
+
+def window_of(x: Masked, kernel: tuple[int, ...], settings: dict[str, Any]) -> Window:
+    """The window of a Conv or a pool over ``x``, whose attributes normalisation has made explicit.
+
+    Raises:
+        Refused: if ``x`` is not laid out [N, C, H, W] with H and W as space.
+    """
+    if not x.is_image:
+        raise Refused("a window needs the layout [N, C, H, W] with two spatial axes")
+    pads = settings["pads"]
+    half = len(pads) // 2
+    return Window(
+        kernel=tuple(kernel),
+        strides=tuple(settings["strides"]),
+        dilations=tuple(settings.get("dilations", (1,) * half)),
+        pads=tuple(zip(pads[:half], pads[half:], strict=True)),
+        ceil_mode=bool(settings.get("ceil_mode", 0)),
+    )
+
+
+@rule("Conv")
+def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> Masked:
+    """Convolution of the neighbour-padded input; kept where the window saw a kept pixel.
+
+    A pending border of zeros becomes padding of the convolution's own.
+    """
+    settings = attributes(node)
+    window = window_of(x, extents(weight)[2:], settings)  # type: ignore[arg-type]
+    data = neighbour_pad(op, x, window)
+    if x.border is not None and x.border.value == 0:
+        befores, afters = zip(*joint(window, x.border).pads, strict=True)
+        settings["pads"] = [*befores, *afters]
+    else:
+        data = bordered(op, data, x.border)
+    mask = covers(op, x.mask, joint(window, x.border))
+    return Masked(op.Conv(data, weight, *bias, **settings), mask, x.axes, finite=x.finite or rings(window) > 0)
+
+
+@rule("MaxPool", "AveragePool")
+def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
+    """Over kept pixels; a window as large as the map is a global pool."""
+    settings = attributes(node)
+    window = window_of(x, settings["kernel_shape"], settings)
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        raise Refused("the indices of a maximum over kept pixels are not defined")
+    if window.kernel == x.space and x.border is None and not any(map(any, window.pads)):
+        return _global(op, x, "ReduceMax" if node.op_type == "MaxPool" else "ReduceMean")
+    if node.op_type == "MaxPool":
+        return max_pool(op, x, window, settings)
+    if x.border is not None and x.border.value != 0:
+        raise Refused("an average over a border that is not 0 is not defined")
+    return average_pool(op, x, window, settings)
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool")
+def global_pool(op: Op, node: ir.Node, x: Masked) -> ir.Value:
+    """Over kept pixels; the mask is consumed."""
+    return _global(op, unpadded(x), "ReduceMax" if node.op_type == "GlobalMaxPool" else "ReduceMean")
+
+
+def _global(op: Op, x: Masked, operator: str) -> ir.Value:
+    if operator == "ReduceMean":
+        return mean_over_kept(op, x, x.axes, x.axes, 1)
+    assert x.data.dtype is not None
+    zero = np.array(0, x.data.dtype.numpy())
+    return op.Where(any_kept(op, x.mask, x.axes, 1), extreme_over_kept(op, x, operator, x.axes, 1), zero)
+
+
+@rule("Pad")
+def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, axes: Operand = None) -> Masked:
+    """A constant Pad over space stays pending; reflect and edge pad data and mask alike."""
+    which = list(range(x.rank)) if axes is None else [int(a) % x.rank for a in constant(axes, "axes")]
+    amounts = constant(pads, "pads").tolist()
+    amount_of = dict(zip(which, zip(amounts[: len(which)], amounts[len(which) :], strict=True), strict=True))
+    if any(any(amount) for axis, amount in amount_of.items() if axis not in x.axes):
+        raise Refused("padding of channels or of the batch is not defined")
+    if any(n < 0 for amount in amount_of.values() for n in amount):
+        raise Refused("a Pad that cuts pixels off is not defined", "cut with Slice")
+    mode = attributes(node).get("mode", "constant")
+    space = tuple(amount_of.get(axis, (0, 0)) for axis in x.axes)
+    if mode == "constant":
+        number = 0.0 if value is None else float(constant(value, "the padding value").reshape(-1)[0])
+        if x.border is not None and x.border.value != number:
+            raise Refused("two constant Pads with different values follow each other")
+        return x.but(border=Border(around(x.border, space), number))
+    if mode not in ("reflect", "edge"):
+        raise Refused(f"Pad mode {mode!r} is not defined")
+    x = unpadded(x)
+    full = np.array([amount_of.get(a, (0, 0))[side] for side in (0, 1) for a in range(x.rank)], np.int64)
+    grown = op.Greater(op.Pad(op.Cast(x.mask, to=ir.DataType.FLOAT), full, mode=mode), f32(0.5))
+    return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)

@@ -1,0 +1,74 @@
+"""The value that the lowering computes with: data, its mask, and what is known about both."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from lmonnx.exporters.ops.builder import UnknownShapeError, extents
+
+
+@dataclass(frozen=True)
+class Border:
+    """A constant Pad over space that waits for the window that reads it.
+
+    Attributes:
+        pads: pixels before and after, for each spatial axis.
+        value: the constant.
+    """
+
+    pads: tuple[tuple[int, int], ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Masked:
+    """An activation of which some positions are removed.
+
+    At kept positions ``data`` is exact. At removed ones it is whatever the last operator left there, and the
+    three facts say how much is known about that; an operator that reads across positions calls
+    :func:`lmonnx.exporters.ops.fill.zeroed` first.
+
+    Attributes:
+        data: any rank; the batch is axis 0.
+        mask: bool, same rank as ``data``, True = kept; extent 1 on every axis that is not space, and on space
+            the extents of ``data``. Its batch is 1, or that of the mask input.
+        axes: which axes of ``data`` are space, in the order of the image's rows and columns.
+        border: a pending constant Pad; ``data`` and ``mask`` are without it.
+        zero: ``data`` is 0 at every removed position.
+        finite: no removed position holds NaN or infinity.
+        nonnegative: ``data`` is at least 0 everywhere.
+    """
+
+    data: ir.Value
+    mask: ir.Value
+    axes: tuple[int, ...]
+    border: Border | None = None
+    zero: bool = False
+    finite: bool = True
+    nonnegative: bool = False
+
+    def but(self, **changes: Any) -> Masked:
+        """The same activation with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(extents(self.data))
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Extents of the spatial axes, in pixels, without a pending border."""
+        sizes = tuple(extents(self.data)[axis] for axis in self.axes)
+        if None in sizes:
+            raise UnknownShapeError(f"the height or width of {self.data.name!r} is not known")
+        return sizes  # type: ignore[return-value]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the layout is [N, C, H, W], the one that ONNX's windows read."""
+        return self.axes == (2, 3) and self.rank == 4

@@ -1,0 +1,125 @@
+"""Arithmetic on masks alone: what a window keeps, what a join keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.ops.builder import Op, extents, f32
+from lmonnx.masking import Window
+
+
+def as_float(op: Op, mask: ir.Value, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    """1 where kept and 0 where removed, in ``dtype``."""
+    return op.Cast(mask, to=dtype)
+
+
+def output_extents(window: Window, space: Sequence[int]) -> tuple[int, ...]:
+    """How many windows there are along each axis of a map of extents ``space`` (ONNX's Conv and MaxPool).
+
+    With ceil_mode a last window counts if it starts before the padding after the last pixel.
+    """
+    out = []
+    axes = zip(space, window.kernel, window.strides, window.dilations, window.pads, strict=True)
+    for extent, kernel, stride, dilation, (before, after) in axes:
+        room = extent + before + after - dilation * (kernel - 1) - 1
+        count = (-(-room // stride) if window.ceil_mode else room // stride) + 1
+        if window.ceil_mode and (count - 1) * stride >= extent + before:
+            count -= 1
+        out.append(count)
+    return tuple(out)
+
+
+def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
+    """How many kept pixels each window sees, float32 [N, 1, H', W'] for a mask [N, 1, H, W].
+
+    A convolution with ones, because it takes every window: MaxPool has no bool kernel in onnxruntime and
+    refuses pads as large as the kernel.
+    """
+    space = [extent for extent in extents(mask)[2:] if extent is not None]
+    ends = [
+        max(0, (count - 1) * stride + dilation * (kernel - 1) + 1 - extent - before)
+        for count, extent, kernel, stride, dilation, (before, _) in zip(
+            output_extents(window, space), space, window.kernel, window.strides, window.dilations, window.pads,
+            strict=True,
+        )
+    ]  # fmt: skip
+    return op.Conv(
+        as_float(op, mask),
+        np.ones((1, 1, *window.kernel), np.float32),
+        kernel_shape=list(window.kernel),
+        strides=list(window.strides),
+        dilations=list(window.dilations),
+        pads=[before for before, _ in window.pads] + ends,
+    )
+
+
+def covers(op: Op, mask: ir.Value, window: Window) -> ir.Value:
+    """The mask after a window: kept where it covers at least one kept pixel. [N, 1, H, W] -> [N, 1, H', W']."""
+    if _taps(window) == [{0}, {0}] and set(window.strides) == {1}:
+        return mask
+    grown = op.Greater(counted(op, mask, window), f32(0.5))
+    grown.meta["covers"] = (mask, window)
+    return grown
+
+
+def intersection(op: Op, masks: Sequence[ir.Value]) -> ir.Value:
+    """Kept where all of ``masks`` keep. A mask that contains another one adds nothing and is left out."""
+    needed: list[ir.Value] = []
+    for mask in masks:
+        if any(_contains(mask, other) for other in needed):
+            continue
+        needed = [other for other in needed if not _contains(other, mask)] + [mask]
+    return reduce(lambda a, b: _both(op, a, b), needed)
+
+
+def union(op: Op, masks: Sequence[ir.Value]) -> ir.Value:
+    """Kept where any of ``masks`` keeps."""
+    return reduce(lambda a, b: a if a is b else op.Or(a, b), masks)
+
+
+def majority(op: Op, masks: Sequence[ir.Value], operands: int, kept_everywhere: int) -> ir.Value:
+    """Kept where more than half of the ``operands`` keep: ``masks``, and ``kept_everywhere`` unmasked ones."""
+    votes = reduce(op.Add, [as_float(op, mask) for mask in masks])
+    return op.Greater(votes, f32(operands / 2 - kept_everywhere))
+
+
+def _both(op: Op, a: ir.Value, b: ir.Value) -> ir.Value:
+    both = op.And(a, b)
+    both.meta["within"] = (a, b)
+    return both
+
+
+def _taps(window: Window) -> list[set[int]]:
+    """For each axis, where a window reads relative to its output's position times the stride."""
+    return [
+        {dilation * tap - before for tap in range(kernel)}
+        for kernel, dilation, (before, _) in zip(window.kernel, window.dilations, window.pads, strict=True)
+    ]
+
+
+def _contains(big: ir.Value, small: ir.Value) -> bool:
+    """Whether ``big`` is known to keep all that ``small`` keeps, for masks of one extent.
+
+    Three facts: a & b is within a; a window of stride 1 that reads its own position keeps what was kept;
+    and of two windows of one stride over one mask, the one with more taps keeps more.
+    So a residual block's sum has the mask of its input, and a stage of a ResNet one mask.
+    """
+    if big is small or any(_contains(big, part) for part in small.meta.get("within", ())):
+        return True
+    if "covers" not in big.meta:
+        return False
+    mask, window = big.meta["covers"]
+    if set(window.strides) == {1} and all(0 in taps for taps in _taps(window)) and _contains(mask, small):
+        return True
+    if "covers" not in small.meta:
+        return False
+    other, narrower = small.meta["covers"]
+    return (
+        narrower.strides == window.strides
+        and all(few <= many for few, many in zip(_taps(narrower), _taps(window), strict=True))
+        and _contains(mask, other)
+    )

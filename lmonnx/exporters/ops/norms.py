@@ -1,0 +1,39 @@
+"""Normalisation with statistics over kept positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.fill import zeroed
+from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.ops.masks import as_float
+
+
+def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float) -> ir.Value:
+    """(x − mean) / sqrt(var + epsilon), the statistics over the kept positions of ``axes``, in float32 at least.
+
+    Two passes, biased variance, count = max(kept, 1) times the extents of the axes that are not space. All
+    spatial axes must be among ``axes``.
+    """
+    assert x.data.dtype is not None
+    dtype = ir.DataType.FLOAT if x.data.dtype.itemsize < 4 else x.data.dtype
+    wide = x.but(data=op.Cast(x.data, to=dtype) if dtype != x.data.dtype else x.data)
+    where, over = ints(axes), ints(x.axes)
+    channels = math.prod(extents(x.data)[axis] or 0 for axis in axes if axis not in x.axes)
+    kept = op.ReduceSum(as_float(op, x.mask, dtype), over, keepdims=1)
+    count = op.Mul(op.Max(kept, _number(1, dtype)), _number(channels, dtype))
+    mean = op.Div(op.ReduceSum(zeroed(op, wide), where, keepdims=1), count)
+    centred = wide.but(data=op.Sub(wide.data, mean), zero=False, nonnegative=False)
+    inside = zeroed(op, centred)
+    variance = op.Div(op.ReduceSum(op.Mul(inside, inside), where, keepdims=1), count)
+    result = op.Div(centred.data, op.Sqrt(op.Add(variance, _number(epsilon, dtype))))
+    return result if dtype == x.data.dtype else op.Cast(result, to=x.data.dtype)
+
+
+def _number(value: float, dtype: ir.DataType) -> np.ndarray:
+    return np.array(value, dtype.numpy())

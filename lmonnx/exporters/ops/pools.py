@@ -1,0 +1,111 @@
+"""Sliding and global pools over kept pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from lmonnx.exporters.ops.builder import Op, f32, ints
+from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
+from lmonnx.exporters.ops.masked import Border, Masked
+from lmonnx.exporters.ops.masks import as_float, covers
+from lmonnx.masking import Window
+
+Pads: TypeAlias = tuple[tuple[int, int], ...]
+
+
+def joint(window: Window, border: Border | None) -> Window:
+    """``window`` with a pending border counted as padding of its own."""
+    if border is None:
+        return window
+    return dataclasses.replace(window, pads=around(border, window.pads))
+
+
+def around(border: Border | None, pads: Pads) -> Pads:
+    """``pads`` laid around those of ``border``."""
+    if border is None:
+        return pads
+    return tuple((a + c, b + d) for (a, b), (c, d) in zip(border.pads, pads, strict=True))
+
+
+def bordered(op: Op, data: ir.Value, border: Border | None) -> ir.Value:
+    """``data`` [N, C, H, W] with the pending border's constant around it."""
+    if border is None:
+        return data
+    begins, ends = zip(*border.pads, strict=True)
+    pads = ints([0, 0, *begins, 0, 0, *ends])
+    assert data.dtype is not None
+    return op.Pad(data, pads, np.array(border.value, data.dtype.numpy()), mode="constant")
+
+
+def max_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> Masked:
+    """Maximum over the kept pixels of each window, 0 where there is none. [N, C, H, W] -> [N, C, H', W'].
+
+    Where ``x`` is at least 0, zeros cannot win and the pool of the zeroed map is the answer. A pending border
+    takes part with its constant.
+    """
+    mask = covers(op, x.mask, joint(window, x.border))
+    if x.nonnegative and x.border is None:
+        pooled = op.MaxPool(zeroed(op, x), **attributes)
+        return Masked(pooled, mask, x.axes, zero=True, nonnegative=True)
+    assert x.data.dtype is not None
+    data = bordered(op, replaced(op, x, lowest(x.data.dtype)), x.border)
+    y = Masked(op.MaxPool(data, **attributes), mask, x.axes)
+    return y.but(data=replaced(op, y, 0), zero=True)
+
+
+def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> Masked:
+    """Average over each window, [N, C, H, W] -> [N, C, H', W'], with op the pool and its border together.
+
+    Rule "valid": op(x⊙m) · op(1) / op(m), and 0 where op(m) = 0; rule "area": op(x⊙m).
+    """
+    mask = covers(op, x.mask, joint(window, x.border))
+    pooled = op.AveragePool(bordered(op, zeroed(op, x), x.border), **attributes)
+    if op.rules.average == "valid":
+        kept = op.AveragePool(bordered(op, as_float(op, x.mask), x.border), **attributes)
+        share = op.Where(mask, op.Div(_pooled_ones(op, x, window, attributes), kept), f32(0))
+        assert pooled.dtype is not None
+        pooled = op.Mul(pooled, op.Cast(share, to=pooled.dtype) if pooled.dtype != share.dtype else share)
+    return Masked(pooled, mask, x.axes, zero=True, nonnegative=x.nonnegative)
+
+
+def _pooled_ones(
+    op: Op, x: Masked, window: Window, attributes: dict[str, Any]
+) -> ir.Value | np.ndarray[Any, np.dtype[np.float32]]:
+    """op(1): 1 unless the pool divides by padding that it has counted."""
+    padded = x.border is not None or (attributes.get("count_include_pad", 0) and any(map(any, window.pads)))
+    if not padded:
+        return f32(1)
+    ones = op.constant(np.ones((1, 1, *x.space), np.float32))
+    return op.AveragePool(bordered(op, ones, x.border), **attributes)
+
+
+def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int], keepdims: int) -> ir.Value:
+    """Rule "valid": mean(x⊙m) / (mean(m) + 1e-8) over ``axes``, of which ``spatial`` are space; "area": mean(x⊙m)."""
+    mean = op.ReduceMean(zeroed(op, x), ints(axes), keepdims=keepdims)
+    if op.rules.average == "area":
+        return mean
+    kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)
+    share = op.Add(kept, f32(1e-8))
+    others = [axis for axis in axes if not keepdims]
+    if others:
+        share = op.Squeeze(share, ints(others))
+    assert mean.dtype is not None
+    return op.Div(mean, share if mean.dtype == share.dtype else op.Cast(share, to=mean.dtype))
+
+
+def extreme_over_kept(op: Op, x: Masked, operator: str, axes: Sequence[int], keepdims: int) -> ir.Value:
+    """ReduceMax or ReduceMin over kept positions; the caller puts 0 where there is none."""
+    assert x.data.dtype is not None
+    worst = lowest(x.data.dtype) if operator == "ReduceMax" else -lowest(x.data.dtype)
+    return op.call(operator, replaced(op, x, worst), ints(axes), keepdims=keepdims)
+
+
+def any_kept(op: Op, mask: ir.Value, axes: Sequence[int], keepdims: int) -> ir.Value:
+    """Whether anything is kept along ``axes``, bool."""
+    kept = op.ReduceMax(as_float(op, mask), ints(axes), keepdims=keepdims)
+    return op.Greater(kept, f32(0.5))
