@@ -1,0 +1,1 @@
+"""Explaining a prediction by thousands of masks. Never imports torch or onnx."""
