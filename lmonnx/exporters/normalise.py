@@ -42,7 +42,7 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     Raises:
         SourceError: if the model cannot be brought to an opset that the lowering writes.
     """
-    model = _to_opset(_single(model))
+    model = _to_opset(inlined(model))
     _set_size(model, size, layout)
     _infer(model)
     fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
@@ -66,7 +66,7 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     return model
 
 
-def _single(model: ir.Model) -> ir.Model:
+def inlined(model: ir.Model) -> ir.Model:
     """A copy with its functions inlined; names of nodes are unique afterwards."""
     copy = ir.from_proto(ir.to_proto(model))
     assert isinstance(copy, ir.Model)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import math
+import pathlib
 from types import ModuleType
+from typing import Any
 from unittest import mock
+
+from lmonnx.errors import SourceError, WeightsError
+from lmonnx.exporters.sources.module import from_module
+from lmonnx.exporters.sources.network import Network
+from lmonnx.runtime.preprocessing import Preprocessing
 
 
 def import_torchvision() -> ModuleType:
@@ -29,3 +38,120 @@ def import_torchvision() -> ModuleType:
         mock.patch("torch.library.register_autograd", lambda *_, **__: None),
     ):
         return importlib.import_module("torchvision")
+
+
+def from_torchvision(name: str, weights: str = "default", size: tuple[int, int] | None = None) -> Network:
+    """One of torchvision's image classifiers.
+
+    Args:
+        name: such as ``"resnet50"``.
+        weights: ``"default"`` for torchvision's best, the name of one of its weights such as
+            ``"IMAGENET1K_V1"``, or ``"seed:N"`` for random weights from the seed N.
+        size: height and width in pixels, instead of those of the weights' preset.
+
+    Raises:
+        SourceError: if there is no such classifier; close names are suggested.
+        WeightsError: if there are no such weights, or they cannot be downloaded.
+    """
+    models = import_torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "torchvision.models.list_models() has the names"
+        raise SourceError(f"{name!r} is neither a file nor a classifier of torchvision; {hint}")
+    choices = models.get_model_weights(name)
+    preset = _chosen(name, weights, choices)
+    origin = {"kind": "torchvision", "name": name, "weights": weights if preset is None else str(preset)}
+    if preset is None:
+        module = seeded(models.get_model(name, weights=None, **_plain_arguments(name)), _seed(weights))
+    else:
+        module = models.get_model(name, weights=None, **_plain_arguments(name, preset))
+        module.load_state_dict(_downloaded(name, preset))
+    transforms = (preset or choices.DEFAULT).transforms()
+    return from_module(
+        module.eval(),
+        size=size,
+        preprocessing=_preprocessing(transforms, size),
+        labels=None if preset is None else tuple(preset.meta["categories"]),
+        origin=origin,
+    )
+
+
+def seeded(module: Any, seed: int) -> Any:
+    """Fills ``module`` with random weights under which activations keep their scale; returns it.
+
+    Weights are normal with variance 2 / fan-in (He et al., ICCV 2015); norm scales and running variances are
+    uniform in 0.5 … 1.5; biases and running means normal with deviation 0.1. So the batch norms of a fresh
+    network are not the identity, and a fault in them shows.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.ndim < 2:
+            tensor.normal_(0.0, 0.1, generator=generator)
+        else:
+            tensor.normal_(0.0, math.sqrt(2 / tensor[0].numel()), generator=generator)
+    return module
+
+
+def _chosen(name: str, weights: str, choices: Any) -> Any:
+    """The entry of torchvision's enumeration, or None for seeded weights."""
+    if weights.startswith("seed:"):
+        _seed(weights)
+        return None
+    if weights == "default":
+        return choices.DEFAULT
+    if weights in choices.__members__:
+        return choices[weights]
+    allowed = ", ".join(["default", *choices.__members__, "seed:N"])
+    raise WeightsError(f"{name} has no weights {weights!r}; choose one of {allowed}")
+
+
+def _seed(weights: str) -> int:
+    number = weights.removeprefix("seed:")
+    if not number.isdecimal():
+        raise WeightsError(f"weights {weights!r} do not end in a whole number; write seed:0")
+    return int(number)
+
+
+def _downloaded(name: str, preset: Any) -> Any:
+    """The state of the weights, from torch's cache or from torchvision's server."""
+    import torch
+
+    try:
+        return preset.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        folder = pathlib.Path(torch.hub.get_dir()) / "checkpoints"
+        file = preset.url.rsplit("/", 1)[-1]
+        raise WeightsError(
+            f"the weights {preset} cannot be had ({error}); connect to a network, or put {file} from {preset.url} "
+            f"into {folder}, or take random weights: lmonnx export {name} --weights seed:0"
+        ) from error
+
+
+def _plain_arguments(name: str, preset: Any = None) -> dict[str, Any]:
+    """What torchvision's builders need beside their defaults to give the network that is served.
+
+    The auxiliary classifiers of GoogLeNet and Inception train the network and are not part of its answer.
+    """
+    if name not in ("googlenet", "inception_v3"):
+        return {}
+    return {"aux_logits": preset is not None, "init_weights": False, "transform_input": preset is not None}
+
+
+def _preprocessing(transforms: Any, size: tuple[int, int] | None) -> Preprocessing:
+    """torchvision's ImageClassification preset; another size keeps the preset's ratio of resize to crop."""
+    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    size = size or (crop, crop)
+    return Preprocessing(
+        size=size,
+        resize=max(max(size), round(max(size) * resize / crop)),
+        interpolation=transforms.interpolation.value,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )

@@ -1,0 +1,83 @@
+"""The whole way from a source to a published file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from dataclasses import dataclass
+
+import onnx_ir.passes.common as passes
+import torch
+
+from lmonnx.errors import VerificationError
+from lmonnx.exporters.lowering.engine import lower
+from lmonnx.exporters.normalise import normalise
+from lmonnx.exporters.package import contract_of, publication, write
+from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.verify import Verification
+from lmonnx.exporters.verify import verify as run_suite
+from lmonnx.masking import MaskRules
+from lmonnx.runtime.preprocessing import Preprocessing
+from lmonnx.runtime.session import Runner
+
+
+@dataclass(frozen=True)
+class Export:
+    """A published graph.
+
+    Attributes:
+        path: the file.
+        verification: the table of differences; None if the proof was left out.
+    """
+
+    path: pathlib.Path
+    verification: Verification | None
+
+
+def export(
+    source: str | os.PathLike[str] | torch.nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    weights: str = "default",
+    size: int | tuple[int, int] | None = None,
+    rules: MaskRules | None = None,
+    verify: bool = True,
+    preprocessing: Preprocessing | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> Export:
+    """Writes a network as an ONNX graph with a second input, ``mask``, that computes as if removed pixels were not there.
+
+    Args:
+        source: a classifier's name in torchvision, an ``.onnx`` file, or a module in evaluation mode.
+        path: the file to write. It appears whole, or not at all.
+        weights: for names: ``"default"``, the name of one of torchvision's weights, or ``"seed:N"``.
+        size: height and width of the image in pixels, or one number for both; the source's own by default.
+        rules: the mask rules; the defaults if None.
+        verify: run the proof, and publish only if it holds. Without it the metadata says so.
+        preprocessing: how photographs become images, for modules and files; names bring their own.
+        labels: class names, for modules and files.
+
+    Raises:
+        SourceError: if the network cannot be had.
+        UnsupportedOpError: naming every node that masking is not defined for.
+        VerificationError: with the table, if graph and reference differ.
+        PublishError: if the destination cannot be written.
+        OptionError: if an option has a value that is not allowed.
+    """
+    rules = rules or MaskRules()
+    destination = pathlib.Path(path)
+    sides = (size, size) if isinstance(size, int) else size
+    with publication(destination) as temporary:
+        network = resolve(source, weights=weights, size=sides, preprocessing=preprocessing, labels=labels)
+        lowered = lower(normalise(network.graph, network.size, network.layout), rules, layout=network.layout)
+        passes.RemoveUnusedNodesPass()(lowered.model)
+        contract = contract_of(network, lowered.model, rules, {"passed": None})
+        write(lowered.model, contract, temporary)
+        if not verify:
+            return Export(destination, None)
+        verification = run_suite(Runner(temporary, provider="cpu"), network, rules)
+        if not verification.passed:
+            raise VerificationError(f"graph and reference differ; nothing was published\n{verification}")
+        write(lowered.model, dataclasses.replace(contract, verified=verification.summary()), temporary)
+    return Export(destination, verification)

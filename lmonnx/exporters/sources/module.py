@@ -1,0 +1,137 @@
+"""A PyTorch module as the source of a network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from lmonnx import reference
+from lmonnx.errors import LmonnxError, SourceError
+from lmonnx.exporters.normalise import OPSET
+from lmonnx.exporters.sources.network import Array, Network, Reference
+from lmonnx.masking import MaskRules
+from lmonnx.runtime.preprocessing import Preprocessing
+
+DEFAULT_SIZE = (224, 224)
+
+
+def from_module(
+    module: torch.nn.Module,
+    *,
+    size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    labels: tuple[str, ...] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Network:
+    """A module in evaluation mode that takes one image [N, 3, H, W] of float32.
+
+    Args:
+        module: the network, with its weights; it is not changed.
+        size: height and width it is exported for, in pixels; 224 × 224 if neither this nor ``preprocessing``
+            says otherwise.
+        preprocessing: how its images are made.
+        labels: names of its classes.
+        origin: what the metadata says about where it comes from.
+
+    Raises:
+        SourceError: if it is in training mode, or PyTorch's exporter cannot follow it.
+    """
+    if module.training:
+        raise SourceError("the module is in training mode; call its eval() first")
+    size = size or (preprocessing.size if preprocessing else DEFAULT_SIZE)
+    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    return Network(
+        graph=to_onnx(module, size),
+        size=size,
+        layout="NCHW",
+        reference=lambda rules: _reference(module, rules),
+        plain=lambda image: _plain(module, image),
+        front_end="aten",
+        preprocessing=preprocessing,
+        labels=labels,
+        origin={**(origin or {"kind": "module", "name": name}), "weights_sha256": weights_hash(module)},
+    )
+
+
+def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
+    """The plain ONNX graph of a module, as torch.onnx exports it, with a free batch.
+
+    Raises:
+        SourceError: if PyTorch's exporter cannot follow the module.
+    """
+    example = torch.zeros(2, 3, *size)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except Exception as error:
+        cause = next(line for line in [*str(error.__cause__ or error).splitlines(), type(error).__name__] if line)
+        raise SourceError(
+            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {cause.strip()}; "
+            "try another size, or export it to ONNX yourself and give the file"
+        ) from error
+    assert program is not None
+    return program.model
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of the state, in order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _reference(module: torch.nn.Module, rules: MaskRules) -> Reference:
+    masked = reference.mask_aware(module, rules=rules)
+
+    def run(image: Array, mask: Array) -> tuple[Array, ...]:
+        with torch.no_grad():
+            return _arrays(masked(torch.from_numpy(image), torch.from_numpy(mask)))
+
+    return run
+
+
+def _plain(module: torch.nn.Module, image: Array) -> tuple[Array, ...]:
+    with torch.no_grad():
+        return _arrays(module(torch.from_numpy(image)))
+
+
+def _arrays(outputs: Any) -> tuple[Array, ...]:
+    """The tensors of a module's output, in the order in which the exporter lists them."""
+    leaves, _ = torch.utils._pytree.tree_flatten(outputs)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if not tensors:
+        raise LmonnxError("the network returns no tensor")
+    return tuple(np.asarray(tensor.detach().cpu().numpy()) for tensor in tensors)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch's exporter talks on every channel; what matters of it comes as an exception."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
