@@ -47,12 +47,15 @@ class Masked:
         mask: bool, same rank, True = keep; full extent on the batch and on `axes`, extent 1 elsewhere.
         axes: the axes that are space, ascending for every value that a window can read.
         border: a constant Pad that is pending; not part of `data` nor of `mask`.
+        unfolded: the map that was reshaped to `[N, groups, channels and space]`, whose shape, mask and axes a
+            reshape back restores; exporters leave this form of group normalisation.
     """
 
     data: Tensor
     mask: Tensor
     axes: tuple[int, ...]
     border: Border | None = None
+    unfolded: Masked | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -200,7 +200,7 @@ class _Walk:
         if not masked:
             return target(*args, **kwargs)
         if target is operator.getitem:
-            if args[0][args[1]] is None:
+            if args[0][args[1]] is None and node.users:
                 raise RefusedError("the indices of a maximum have no masked meaning")
             return args[0][args[1]]
         if not isinstance(target, torch._ops.OpOverload):

@@ -55,8 +55,10 @@ def reshape(x: Masked, shape: Sequence[int]) -> Value:
     1. To a vector `[N, K]`: removed pixels are 0 and the result is plain.
     2. Axes that are not space split and merge among themselves, and so does space; the mask goes along.
     3. Where no space is left (it had extent 1), as 1.
+    4. `[N, C, *space]` to `[N, groups, K]`, each group's channels with space, is space too; a reshape back to
+       the same shape restores the map.
 
-    Anything else, such as merging space with channels into more than a vector, is refused.
+    Anything else is refused.
     """
     known = math.prod(extent for extent in shape if extent != -1)
     resolved = [extent if extent != -1 else x.data.numel() // max(known, 1) for extent in shape]
@@ -64,12 +66,16 @@ def reshape(x: Masked, shape: Sequence[int]) -> Value:
         raise RefusedError("it merges or splits the batch axis")
     if len(resolved) == 2:
         return x.zeroed().reshape(resolved)
+    if x.unfolded and tuple(resolved) == x.unfolded.data.shape:
+        return x.unfolded.holding(x.data.reshape(resolved))
     axes: list[int] = []
     for old, new in _blocks(x.data.shape, resolved):
         if not set(old) & set(x.axes):
             continue
         if any(axis not in x.axes and x.data.shape[axis] != 1 for axis in old):
-            if _is_vector(resolved):
+            if len(resolved) == 3 and x.axes == tuple(range(2, x.data.ndim)):
+                return _fold(x, resolved)
+            if sum(extent != 1 for extent in resolved[1:]) == 1:
                 return x.zeroed().reshape(resolved)
             raise RefusedError(f"it merges space with channels, {tuple(x.data.shape)} to {tuple(resolved)}")
         axes += [axis for axis in new if resolved[axis] != 1] or new[-1:]
@@ -79,8 +85,13 @@ def reshape(x: Masked, shape: Sequence[int]) -> Value:
     return Masked(x.data.reshape(resolved), x.mask.reshape(extents), tuple(axes))
 
 
-def _is_vector(shape: Sequence[int]) -> bool:
-    return sum(extent != 1 for extent in shape[1:]) <= 1
+def _fold(x: Masked, shape: Sequence[int]) -> Masked:
+    """`[N, C, *space]` to `[N, groups, K]`, where the mask is the same for every channel and every group."""
+    channels, remainder = divmod(x.data.shape[1], shape[1])
+    if remainder:
+        raise RefusedError(f"it splits {x.data.shape[1]} channels into {shape[1]} groups")
+    mask = x.mask.expand(-1, channels, *[-1] * len(x.axes)).reshape(shape[0], 1, shape[2])
+    return Masked(x.data.reshape(tuple(shape)), mask, (2,), unfolded=x)
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
