@@ -134,12 +134,16 @@ def _text(props: Mapping[str, str], key: str) -> str:
 def _value(props: Mapping[str, str], key: str, allowed: Callable[[Any], bool]) -> Any:
     text = _text(props, key)
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except ValueError as error:
         raise ModelError(f"the metadata's lmonnx.{key} is not JSON ({error}); {REMEDY}") from error
     if not allowed(value):
         raise ModelError(f"the metadata's lmonnx.{key} has a wrong form: {text[:80]}; {REMEDY}")
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _is(kind: type) -> Callable[[Any], bool]:

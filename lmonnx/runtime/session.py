@@ -63,6 +63,14 @@ class Runner:
     size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
 
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; ``None`` if neither the names nor the graph say it before it runs."""
+        if self.contract.labels is not None:
+            return len(self.contract.labels)
+        shape = self._session.get_outputs()[0].shape
+        return shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the model file, in hexadecimal; weights in a file beside it are not part of it."""
@@ -133,7 +141,7 @@ class Runner:
                 "say so when exporting the network"
             )
         rows = [
-            self._to_probabilities(self.run(image, batch)[name])[:count]
+            self._to_probabilities(self.run(image, batch)[name][:count])
             for batch, count in self._batches(masks, batch_size)
         ]
         if not rows:

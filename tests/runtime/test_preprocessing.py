@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmonnx.errors import ImageError, OptionError
+from lmonnx.runtime.preprocessing import Preprocessing, decode
+
+DATA = Path(os.environ.get("LMONNX_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.fixture(scope="module")
+def preset() -> Callable[[Preprocessing, Image.Image], np.ndarray]:
+    """torchvision's ``ImageClassification`` preset on a PIL image in RGB, float32 ``[1, 3, H, W]``."""
+    pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    from lmonnx.exporters.sources.torchvision import import_torchvision
+
+    import_torchvision()
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms._presets import ImageClassification
+
+    def apply(settings: Preprocessing, picture: Image.Image) -> np.ndarray:
+        transform = ImageClassification(
+            crop_size=settings.size[0],
+            mean=settings.mean,
+            std=settings.std,
+            interpolation=InterpolationMode(settings.interpolation),
+            antialias=True,
+        )
+        transform.crop_size = list(settings.size)  # its constructor takes squares only
+        transform.resize_size = list(settings.size) if settings.resize is None else [settings.resize]
+        return transform(picture).numpy()[None]
+
+    return apply
+
+
+def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Smooth colours and noise, so that filters, offsets and channels all show."""
+    rng = np.random.default_rng(width * 10_000 + height)
+    y, x = np.mgrid[:height, :width]
+    smooth = np.stack([255 * x / width, 255 * y / height, 255 * (x + y) / (width + height)], -1)
+    pixels = (0.7 * smooth + 0.3 * rng.integers(0, 256, smooth.shape)).astype(np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (333, 257), (257, 333), (64, 48), (9, 1), (224, 224)])
+@pytest.mark.parametrize(
+    ("crop", "resize"),
+    [((224, 224), 256), ((224, 224), 232), ((97, 65), 101), ((65, 98), None), ((51, 64), 33)],
+)
+def test_equal_to_torchvision(
+    preset: Any, size: tuple[int, int], crop: tuple[int, int], resize: int | None, interpolation: Any
+) -> None:
+    settings = Preprocessing(crop, resize, interpolation, **IMAGENET)
+    photo = picture(*size)
+    expected = preset(settings, photo)
+    prepared = settings.prepare(photo)
+    assert prepared.dtype == np.float32
+    assert prepared.flags.c_contiguous
+    np.testing.assert_array_equal(prepared, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "P", "1", "CMYK", "YCbCr", "LAB", "HSV"])
+def test_modes_as_torchvisions_loader_converts_them(preset: Any, tmp_path: Path, mode: str) -> None:
+    settings = Preprocessing((56, 56), 64, **IMAGENET)
+    photo = picture(81, 67).convert(mode) if mode != "LAB" else Image.new("LAB", (81, 67), (120, 30, 200))
+    if mode in ("RGBA", "LA"):
+        photo.putalpha(picture(81, 67, "L"))
+    path = tmp_path / ("photo.tif" if mode in ("CMYK", "YCbCr", "LAB", "HSV") else "photo.png")
+    if mode != "HSV":  # no file holds it
+        photo.save(path)
+        np.testing.assert_array_equal(settings.prepare(path), settings.prepare(str(path)))
+        photo = Image.open(path)
+    np.testing.assert_array_equal(settings.prepare(photo), preset(settings, photo.convert("RGB")))
+
+
+def test_a_cmyk_jpeg(preset: Any, tmp_path: Path) -> None:
+    settings = Preprocessing((56, 56), 64)
+    picture(81, 67, "CMYK").save(tmp_path / "photo.jpg")
+    with Image.open(tmp_path / "photo.jpg") as opened:
+        assert opened.mode == "CMYK"
+        expected = preset(settings, opened.convert("RGB"))
+    np.testing.assert_array_equal(settings.prepare(tmp_path / "photo.jpg"), expected)
+
+
+def test_a_palette_with_transparency_warns_nobody(tmp_path: Path) -> None:
+    photo = picture(20, 20).quantize(16)
+    photo.save(tmp_path / "photo.png", transparency=bytes(range(16)))
+    np.testing.assert_array_equal(decode(tmp_path / "photo.png"), photo.convert("RGB"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_of_sixteen_bits_the_high_byte_is_kept(tmp_path: Path, suffix: str) -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(values).save(path)
+    expected = np.repeat((values >> 8)[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(np.asarray(decode(path)), expected)
+    np.testing.assert_array_equal(np.asarray(decode(Image.fromarray(values.astype(np.int32)))), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = picture(30, 20)
+    back = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
+    stored = upright
+    for step in back.get(orientation, []):
+        stored = stored.transpose(step)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "photo.png")), np.asarray(upright))
+
+
+def test_a_given_picture_is_left_as_it_is() -> None:
+    photo = picture(30, 20)
+    before = photo.tobytes()
+    Preprocessing((16, 16), 20).prepare(photo)
+    assert photo.tobytes() == before
+    assert photo.size == (30, 20)
+
+
+def test_arithmetic_and_channel_order() -> None:
+    settings = Preprocessing((2, 2), mean=(1, 2, 3), std=(2, 4, 8), scale=1, channel_order="BGR")
+    photo = Image.new("RGB", (2, 2), (10, 20, 30))
+    expected = np.array([(30 - 1) / 2, (20 - 2) / 4, (10 - 3) / 8], np.float32)
+    np.testing.assert_array_equal(settings.prepare(photo)[0, :, 0, 0], expected)
+    np.testing.assert_array_equal(settings.crop(photo)[0, 0], [10, 20, 30])
+
+
+def test_the_crop_is_what_the_tensor_holds() -> None:
+    settings = Preprocessing((40, 56), 60, "bicubic")
+    photo = picture(90, 70)
+    crop = settings.crop(photo)
+    assert crop.dtype == np.uint8
+    np.testing.assert_array_equal(settings.prepare(photo)[0].transpose(1, 2, 0), crop.astype(np.float32) / 255)
+
+
+@pytest.mark.skipif(not (DATA / "images").is_dir(), reason="no photographs: LMONNX_TEST_DATA names no folder")
+def test_real_photographs(preset: Any) -> None:
+    settings = Preprocessing((224, 224), 256, **IMAGENET)
+    for path in sorted((DATA / "images").iterdir())[::4]:
+        with Image.open(path) as photo:
+            np.testing.assert_array_equal(settings.prepare(path), preset(settings, photo.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", (224,)),
+        ("size", 224),
+        ("size", (224, 0)),
+        ("size", (224.0, 224.0)),
+        ("resize", 0),
+        ("resize", True),
+        ("resize", 25.6),
+        ("interpolation", "lanczos"),
+        ("mean", (0.5,)),
+        ("mean", ("a", "b", "c")),
+        ("std", (1.0, 0.0, 1.0)),
+        ("std", (1.0, float("nan"), 1.0)),
+        ("scale", 0),
+        ("scale", "255"),
+        ("channel_order", "GBR"),
+    ],
+)
+def test_a_wrong_option_is_named(field: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=field):
+        Preprocessing(**{"size": (224, 224), field: value})
+
+
+def test_json_is_exact() -> None:
+    settings = Preprocessing((224, 160), None, "nearest", mean=(0.1, 1 / 3, 0.3), std=(1, 2, 3), scale=127.5)
+    assert Preprocessing.from_json(settings.to_json()) == settings
+    with pytest.raises(OptionError, match="unknown fields: colour"):
+        Preprocessing.from_json({**settings.to_json(), "colour": 1})
+
+
+def broken(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    return path
+
+
+def jpeg(tmp_path: Path) -> bytes:
+    picture(200, 200).save(tmp_path / "whole.jpg")
+    return (tmp_path / "whole.jpg").read_bytes()
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    settings = Preprocessing((32, 32))
+    with pytest.raises(ImageError, match=r"nowhere\.png: there is no such file"):
+        settings.prepare(tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="is a directory"):
+        settings.prepare(tmp_path)
+    for content in (b"", b"no picture", jpeg(tmp_path)[:4]):
+        with pytest.raises(ImageError, match=r"photo\.jpg: is not an image"):
+            settings.prepare(broken(tmp_path, content))
+    whole = jpeg(tmp_path)
+    with pytest.raises(ImageError, match=r"photo\.jpg: is damaged, cut off"):
+        settings.prepare(broken(tmp_path, whole[: len(whole) // 2]))
+    with pytest.raises(ImageError, match="path or a PIL image, not int"):
+        settings.prepare(7)  # type: ignore[arg-type]
+
+
+def test_values_of_unknown_range_are_refused() -> None:
+    with pytest.raises(ImageError, match="floating point"):
+        decode(Image.new("F", (4, 4), 0.5))
+    with pytest.raises(ImageError, match="beyond 16 bits"):
+        decode(Image.fromarray(np.full((4, 4), 70_000, np.int32)))
+
+
+def test_pictures_without_sensible_size_are_refused() -> None:
+    with pytest.raises(ImageError, match="100000×1 pixels is too thin"):
+        Preprocessing((32, 32), 256).prepare(Image.new("RGB", (100_000, 1)))
+    with pytest.raises(ImageError, match="empty"):
+        Preprocessing((32, 32), 256).prepare(Image.new("RGB", (0, 5)))
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    picture(200, 200).save(tmp_path / "photo.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="decompression bomb"):
+        decode(tmp_path / "photo.png")
