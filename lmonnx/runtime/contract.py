@@ -58,9 +58,7 @@ class Contract:
         for name, kind in self.outputs.items():
             if kind not in get_args(OutputKind):
                 allowed = ", ".join(get_args(OutputKind))
-                raise OptionError(
-                    f"output {name!r} holds {kind!r}, which is unknown; choose one of {allowed}"
-                )
+                raise OptionError(f"output {name!r} holds {kind!r}, which is unknown; choose one of {allowed}")
         if self.labels is not None and not all(isinstance(label, str) for label in self.labels):
             raise OptionError("labels are not all text")
 

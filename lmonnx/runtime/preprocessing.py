@@ -94,9 +94,7 @@ class Preprocessing:
         for name in ("mean", "std"):
             values = _sequence(name, getattr(self, name))
             if len(values) != 3 or not all(map(_finite, values)):
-                raise OptionError(
-                    f"{name}={getattr(self, name)!r} is not three finite numbers, one per channel"
-                )
+                raise OptionError(f"{name}={getattr(self, name)!r} is not three finite numbers, one per channel")
             object.__setattr__(self, name, tuple(map(float, values)))
         if any(value <= 0 for value in self.std):
             raise OptionError(f"std={self.std!r} has to be positive")
@@ -124,9 +122,7 @@ class Preprocessing:
                 f"the picture of {width}×{height} pixels is too thin: with a short side of {self.resize} it "
                 f"becomes {resized[1]}×{resized[0]}; crop it first"
             )
-        return Geometry(
-            resized, self.size, (_offset(resized[0], self.size[0]), _offset(resized[1], self.size[1]))
-        )
+        return Geometry(resized, self.size, (_offset(resized[0], self.size[0]), _offset(resized[1], self.size[1])))
 
     def crop(self, photo: Photo) -> npt.NDArray[np.uint8]:
         """The pixels that the network sees, uint8 ``[H, W, 3]``, RGB whatever the channel order is.
@@ -160,9 +156,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as JSON knows them."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:

@@ -43,9 +43,7 @@ class Runner:
         OptionError: if an option has a value that is not allowed, or CUDA is asked for and does not work.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], provider: Provider = "auto", threads: int | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], provider: Provider = "auto", threads: int | None = None) -> None:
         self.path = os.fspath(path)
         if os.path.isdir(self.path):
             raise ModelError(f"{self.path}: is a directory; name the .onnx file in it")
@@ -99,18 +97,14 @@ class Runner:
         _require("image", image, np.float32, (self._channels, height, width))
         _require("mask", mask, np.bool_, (1, height, width))
         if len(image) != len(mask) and 1 not in (len(image), len(mask)):
-            raise ImageError(
-                f"{len(image)} images and {len(mask)} masks do not pair; give as many, or one of either"
-            )
+            raise ImageError(f"{len(image)} images and {len(mask)} masks do not pair; give as many, or one of either")
         try:
             results = self._session.run(self._outputs, {"image": image, "mask": mask})
         except Exception as error:  # onnxruntime raises a class of its own for each status code
             raise ModelError(f"{self.path}: the graph failed: {first_line(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
 
-    def probabilities(
-        self, image: Floats, masks: Bools | Iterable[Bools], batch_size: int = BATCH_SIZE
-    ) -> Floats:
+    def probabilities(self, image: Floats, masks: Bools | Iterable[Bools], batch_size: int = BATCH_SIZE) -> Floats:
         """Probabilities of the classes for one image under many masks, from the first output of the graph.
 
         Masks are consumed a batch at a time and every batch has the same size (the last is padded, its
@@ -177,9 +171,7 @@ class Runner:
                 f"{len(labels)}; export with the right labels"
             )
         if not np.isfinite(output).all():
-            raise ModelError(
-                f"{self.path}: output {name!r} holds NaN or infinity; the image or the graph is broken"
-            )
+            raise ModelError(f"{self.path}: output {name!r} holds NaN or infinity; the image or the graph is broken")
         values = output.astype(np.float64)
         if self.contract.outputs[name] == "logits":
             values = np.exp(values - values.max(axis=1, keepdims=True))
@@ -196,14 +188,11 @@ class Runner:
         inputs = {value.name: value for value in self._session.get_inputs()}
         if {name: value.type for name, value in inputs.items()} != _INPUTS:
             given = ", ".join(f"{name} {value.type}" for name, value in inputs.items())
-            raise ModelError(
-                f"inputs are {given}, not image tensor(float), mask tensor(bool); export it again"
-            )
+            raise ModelError(f"inputs are {given}, not image tensor(float), mask tensor(bool); export it again")
         image, mask = inputs["image"].shape, inputs["mask"].shape
         if len(image) != 4 or len(mask) != 4 or not all(isinstance(side, int) for side in image[1:]):
             raise ModelError(
-                f"image is {image} and mask {mask}, not [images, C, H, W] of fixed size and "
-                f"[masks, 1, H, W]; {REMEDY}"
+                f"image is {image} and mask {mask}, not [images, C, H, W] of fixed size and [masks, 1, H, W]; {REMEDY}"
             )
         channels, height, width = image[1:]
         preprocessing = self.contract.preprocessing
