@@ -16,7 +16,7 @@ from lmonnx.errors import LmonnxError, OptionError
 from lmonnx.masking import MaskRules
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType[Any]):
     """Numbers separated by commas."""
 
     def __init__(self, kind: type[int] | type[float], *counts: int) -> None:
@@ -70,7 +70,14 @@ def main() -> None:
 @click.option("--labels", type=click.Path(path_type=pathlib.Path), help="For files: class names, one a line.")
 @_one_line_errors
 def export(
-    source: str, output: pathlib.Path, weights: str, size: Any, rules: str, verify: bool, labels: Any, **pixels: Any
+    source: str,
+    output: pathlib.Path,
+    weights: str,
+    size: Any,
+    rules: str,
+    verify: bool,
+    labels: Any,
+    **pixels: Any,
 ) -> None:
     """Write SOURCE, a classifier of torchvision or an .onnx file, as a graph with a mask input."""
     result = lmonnx.export(

@@ -158,7 +158,10 @@ def _scalar_bounds(node: ir.Node) -> None:
         if bound is not None and bound.const_value is not None and bound.const_value.numpy().ndim:
             array = bound.const_value.numpy().reshape(())
             scalar = ir.Value(
-                name=f"{node.name}/bound{i}", const_value=ir.tensor(array), type=bound.type, shape=ir.Shape([])
+                name=f"{node.name}/bound{i}",
+                const_value=ir.tensor(array),
+                type=bound.type,
+                shape=ir.Shape([]),
             )
             assert node.graph is not None
             assert isinstance(node.graph, ir.Graph)
@@ -167,7 +170,10 @@ def _scalar_bounds(node: ir.Node) -> None:
 
 
 #: operator -> what makes its canonical form, in place.
-CANONICAL: dict[str, Callable[[ir.Node], None]] = {**dict.fromkeys(WINDOWED, _explicit_window), "Clip": _scalar_bounds}
+CANONICAL: dict[str, Callable[[ir.Node], None]] = {
+    **dict.fromkeys(WINDOWED, _explicit_window),
+    "Clip": _scalar_bounds,
+}
 
 
 def _recognise_group_norm(graph: ir.Graph) -> None:
@@ -187,7 +193,9 @@ def _recognise_group_norm(graph: ir.Graph) -> None:
             name=instance.name,
         )
         group_norm.outputs[0].type, group_norm.outputs[0].shape = y.type, y.shape
-        ir.convenience.replace_nodes_and_values(graph, after, [before, instance, after], [group_norm], [y], group_norm.outputs)
+        ir.convenience.replace_nodes_and_values(
+            graph, after, [before, instance, after], [group_norm], [y], group_norm.outputs
+        )
 
 
 def _group_norms(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, ir.Node]]:
@@ -197,7 +205,13 @@ def _group_norms(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, ir.Node]]:
         x, scale, bias = instance.inputs
         before, users = x.producer(), [use.node for use in instance.outputs[0].uses()]  # type: ignore[union-attr]
         plain = all(v is not None and v.const_value is not None for v in (scale, bias))
-        if before is None or before.op_type != "Reshape" or len(users) != 1 or users[0].op_type != "Reshape" or not plain:
+        if (
+            before is None
+            or before.op_type != "Reshape"
+            or len(users) != 1
+            or users[0].op_type != "Reshape"
+            or not plain
+        ):
             continue
         whole, back = before.inputs[0], users[0].outputs[0]
         assert scale is not None and bias is not None  # noqa: PT018

@@ -46,7 +46,7 @@ def export(
     preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
 ) -> Export:
-    """Writes a network as an ONNX graph with a second input, ``mask``, that computes as if removed pixels were not there.
+    """Writes a network as a graph with a second input, ``mask``, that computes as if removed pixels were not there.
 
     Args:
         source: a classifier's name in torchvision, an ``.onnx`` file, or a module in evaluation mode.

@@ -112,7 +112,8 @@ def images(count: int, channels: int, size: tuple[int, int], seed: int = 1) -> A
     coarse = rng.normal(size=(count, channels, -(-size[0] // 8), -(-size[1] // 8)))
     blobs = np.kron(coarse, np.ones((8, 8)))[:, :, : size[0], : size[1]]
     mixed = blobs + 0.3 * rng.normal(size=blobs.shape)
-    return (mixed / mixed.std()).astype(np.float32)
+    scaled: Array = (mixed / mixed.std()).astype(np.float32)
+    return scaled
 
 
 def verify(runner: Runner, network: Network, rules: MaskRules) -> Verification:
@@ -156,13 +157,9 @@ def _original(
     return Row("original network", _differences(kept, plain, scales)[0], rows[row].reference)
 
 
-def _in_parts(
-    run: Callable[[Array, Array], tuple[Array, ...]], image: Array, mask: Array
-) -> tuple[Array, ...]:
+def _in_parts(run: Callable[[Array, Array], tuple[Array, ...]], image: Array, mask: Array) -> tuple[Array, ...]:
     """Runs a few rows at a time, because wide networks in float64 take much memory."""
-    parts = [
-        run(image[i : i + ROWS_AT_ONCE], mask[i : i + ROWS_AT_ONCE]) for i in range(0, len(image), ROWS_AT_ONCE)
-    ]
+    parts = [run(image[i : i + ROWS_AT_ONCE], mask[i : i + ROWS_AT_ONCE]) for i in range(0, len(image), ROWS_AT_ONCE)]
     return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 

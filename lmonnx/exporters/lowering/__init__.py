@@ -1,0 +1,1 @@
+"""The rules, the table of them, and the engine that applies them."""

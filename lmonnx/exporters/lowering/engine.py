@@ -122,9 +122,7 @@ class _Lowering:
         if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
             self.refuse(node, operands, Refused("control flow is not followed", "export without it"))
         with self.op.made_by("copy", str(node.name)):
-            result = self.op.call(
-                node.op_type, *operands, **dict(node.attributes), _outputs=len(node.outputs)
-            )  # type: ignore[arg-type]
+            result = self.op.call(node.op_type, *operands, **dict(node.attributes), _outputs=len(node.outputs))  # type: ignore[arg-type]
         made = [result] if isinstance(result, ir.Value) else list(result)
         for value, new in zip(node.outputs, made, strict=True):
             self.adopt(node, value, new)
@@ -159,7 +157,9 @@ class _Lowering:
         """Notes the offence and makes up an output, so that the nodes behind it are looked at too."""
         shapes = tuple(_text(value) for value in node.inputs if value is not None)
         offence = Offence(str(node.name), node.op_type, shapes, refusal.why)
-        self.offences.append(offence if refusal.remedy is None else Offence(**{**vars(offence), "remedy": refusal.remedy}))
+        self.offences.append(
+            offence if refusal.remedy is None else Offence(**{**vars(offence), "remedy": refusal.remedy})
+        )
         output = node.outputs[0]
         stand_in = ir.Value(name=f"{output.name}/refused", type=output.type, shape=output.shape)
         x = next((x for x in operands if isinstance(x, Masked)), None)
@@ -168,7 +168,8 @@ class _Lowering:
         if not axes or rank is None:
             return stand_in
         mask = self.op.constant(np.ones((1,) * rank, np.bool_))
-        return Masked(stand_in, mask, axes, finite=False)
+        unknown = [axis for axis, extent in enumerate(extents(stand_in)) if extent is None]
+        return Masked(stand_in, mask, axes, unknown[0] if unknown else 0, finite=False)
 
     def close(self) -> None:
         """Outputs by the source's names; one that is still masked is 0 where it is removed."""

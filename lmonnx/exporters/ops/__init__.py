@@ -1,0 +1,1 @@
+"""The masked operators: plain functions that build nodes of the default domain."""

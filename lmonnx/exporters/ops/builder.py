@@ -77,7 +77,7 @@ class Op:
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """An initializer of the graph under its own name."""
         value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
         )
         self._graph.register_initializer(value)
         return value

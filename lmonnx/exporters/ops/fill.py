@@ -61,6 +61,5 @@ def lowest(dtype: ir.DataType) -> float:
     return float(np.finfo(dtype.numpy()).min)
 
 
-
 def _cast_like(op: Op, value: ir.Value, like: ir.Value) -> ir.Value:
     return value if value.dtype == like.dtype else op.Cast(value, to=like.dtype)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, f32, ints
+from lmonnx.exporters.ops.builder import Op, f32, ints, scalar
 from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers
@@ -98,11 +98,15 @@ def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int
     return op.Div(mean, share if mean.dtype == share.dtype else op.Cast(share, to=mean.dtype))
 
 
-def extreme_over_kept(op: Op, x: Masked, operator: str, axes: Sequence[int], keepdims: int) -> ir.Value:
-    """ReduceMax or ReduceMin over kept positions; the caller puts 0 where there is none."""
+def extreme_over_kept(
+    op: Op, x: Masked, operator: str, axes: Sequence[int], spatial: Sequence[int], keepdims: int
+) -> ir.Value:
+    """ReduceMax or ReduceMin over the kept positions of ``axes``, of which ``spatial`` are space; 0 if none is kept."""
     assert x.data.dtype is not None
     worst = lowest(x.data.dtype) if operator == "ReduceMax" else -lowest(x.data.dtype)
-    return op.call(operator, replaced(op, x, worst), ints(axes), keepdims=keepdims)
+    data = op.call(operator, replaced(op, x, worst), ints(axes), keepdims=keepdims)
+    some = any_kept(op, x.mask, spatial, 1)
+    return op.Where(some if keepdims else op.Squeeze(some, ints(axes)), data, scalar(0, data))
 
 
 def any_kept(op: Op, mask: ir.Value, axes: Sequence[int], keepdims: int) -> ir.Value:

@@ -105,15 +105,16 @@ def _image_input(path: pathlib.Path, model: ir.Model) -> ir.Value:
         raise SourceError(f"{path} has {len(inputs)} inputs ({names}); a network with one image input is needed")
     (image,) = inputs
     if image.shape is None or len(image.shape) != 4 or not {extents(image)[1], extents(image)[3]} & set(CHANNELS):
-        raise SourceError(f"the input {image.name!r} of {path} is not an image: it needs the axes [N, C, H, W] or [N, H, W, C], C one of 1, 3, 4")
+        raise SourceError(
+            f"the input {image.name!r} of {path} is not an image: the axes [N, C, H, W] or [N, H, W, C] are needed, "
+            "with 1, 3 or 4 channels"
+        )
     if image.dtype != ir.DataType.FLOAT:
         raise SourceError(f"the input {image.name!r} of {path} is {image.dtype}; write the model in float32")
     return image
 
 
-def _size(
-    path: pathlib.Path, space: tuple[int | None, ...], wanted: tuple[int, int] | None
-) -> tuple[int, int]:
+def _size(path: pathlib.Path, space: tuple[int | None, ...], wanted: tuple[int, int] | None) -> tuple[int, int]:
     known = tuple(have if have is not None else want for have, want in zip(space, wanted or (None, None), strict=True))
     if None in known:
         raise OptionError(f"{path} leaves the size of the image open; give it, such as --size 224")

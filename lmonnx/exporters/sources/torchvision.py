@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import io
 import math
 import pathlib
+import sys
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -108,7 +111,7 @@ def _chosen(name: str, weights: str, choices: Any) -> Any:
         return choices.DEFAULT
     if weights in choices.__members__:
         return choices[weights]
-    allowed = ", ".join(["default", *choices.__members__, "seed:N"])
+    allowed = ", ".join(["default", *(choice.name for choice in choices), "seed:N"])
     raise WeightsError(f"{name} has no weights {weights!r}; choose one of {allowed}")
 
 
@@ -120,11 +123,13 @@ def _seed(weights: str) -> int:
 
 
 def _downloaded(name: str, preset: Any) -> Any:
-    """The state of the weights, from torch's cache or from torchvision's server."""
+    """The state of the weights, from torch's cache or from torchvision's server; a terminal sees the progress."""
     import torch
 
+    talk = sys.stderr.isatty()
     try:
-        return preset.get_state_dict(progress=False, check_hash=True)
+        with contextlib.nullcontext() if talk else contextlib.redirect_stderr(io.StringIO()):
+            return preset.get_state_dict(progress=talk, check_hash=True)
     except (OSError, RuntimeError) as error:
         folder = pathlib.Path(torch.hub.get_dir()) / "checkpoints"
         file = preset.url.rsplit("/", 1)[-1]
@@ -145,7 +150,7 @@ def _plain_arguments(name: str, preset: Any = None) -> dict[str, Any]:
 
 
 def _preprocessing(transforms: Any, size: tuple[int, int] | None) -> Preprocessing:
-    """torchvision's ImageClassification preset; another size keeps the preset's ratio of resize to crop."""
+    """Torchvision's ImageClassification preset; another size keeps the preset's ratio of resize to crop."""
     (crop,), (resize,) = transforms.crop_size, transforms.resize_size
     size = size or (crop, crop)
     return Preprocessing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -53,6 +53,7 @@ def _join(facts: _Join) -> Callable[..., Masked]:
             data,
             _stretched(op, mask, data, axes),
             axes,
+            masked[0].batch,
             zero=alike and all_finite and zero([isinstance(x, Masked) and x.zero for x in operands]),
             finite=all_finite,
             nonnegative=nonnegative and all(map(_nonnegative, operands)),
@@ -82,7 +83,7 @@ def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
     if any(x.rank != rank for x in masked):
         raise Refused("a masked operand has fewer axes than the result")
     widest = max((x.axes for x in masked), key=len)
-    if set(axes) != set(widest):
+    if set(axes) != set(widest) or any(x.batch != masked[0].batch for x in masked):
         raise Refused("its operands do not agree which axes are space", axes=axes)
     return widest
 
@@ -105,9 +106,9 @@ def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
     axis = settings["axis"] % rank
     if any(x.axes != axes or x.rank != rank for x in masked):
         raise Refused("its operands do not agree which axes are space", axes=axes)
-    if axis == 0:
+    if axis == masked[0].batch:
         raise Refused("concatenating batches mixes the rows of the result", axes=axes)
-    facts = {
+    facts: dict[str, Any] = {
         "finite": all(x.finite for x in masked),
         "nonnegative": all(map(_nonnegative, operands)),
     }
@@ -116,11 +117,11 @@ def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
             raise Refused("an unmasked operand is concatenated over space, as a class token is", axes=axes)
         mask = op.call("Concat", *[x.mask for x in masked], axis=axis)
         data = op.call("Concat", *map(_data, operands), axis=axis)
-        return Masked(data, mask, axes, zero=all(x.zero for x in masked), **facts)
+        return Masked(data, mask, axes, masked[0].batch, zero=all(x.zero for x in masked), **facts)
     mask = _joined_mask(op, [x.mask for x in masked], len(operands))
     parts = [_kept_part(op, x, mask) if isinstance(x, Masked) else x for x in operands]
     alike = len(masked) == len(operands) and all(x.mask is mask and x.zero for x in masked)
-    return Masked(op.call("Concat", *parts, axis=axis), mask, axes, zero=alike, **facts)
+    return Masked(op.call("Concat", *parts, axis=axis), mask, axes, masked[0].batch, zero=alike, **facts)
 
 
 def _joined_mask(op: Op, masks: Sequence[ir.Value], operands: int) -> ir.Value:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
+from lmonnx.exporters.lowering.registry import Refused, attributes, rule, unpadded
 from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
@@ -19,17 +18,19 @@ def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
     """Data and mask are permuted alike; a permutation of a permutation is one, or none."""
     x = unpadded(x)
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
-    axes = tuple(map(perm.index, x.axes))
-    if perm[0] != 0:
-        raise Refused("it moves the batch axis", axes=axes)
-    return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes)
+    return x.but(
+        data=permuted(op, x.data, perm),
+        mask=permuted(op, x.mask, perm),
+        axes=tuple(map(perm.index, x.axes)),
+        batch=perm.index(x.batch),
+    )
 
 
 def permuted(op: Op, value: ir.Value, perm: Sequence[int]) -> ir.Value:
     """Transpose of ``value``, through Transposes that made it."""
     producer = value.producer()
     if producer is not None and producer.op_type == "Transpose":
-        inner = producer.attributes["perm"].asints()
+        inner = producer.attributes["perm"].as_ints()
         source = producer.inputs[0]
         assert source is not None
         return permuted(op, source, [inner[axis] for axis in perm])
@@ -37,7 +38,7 @@ def permuted(op: Op, value: ir.Value, perm: Sequence[int]) -> ir.Value:
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshape(op: Op, node: ir.Node, x: Masked, *shape: Operand) -> Masked | ir.Value:
+def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked | ir.Value:
     """Whether space survives is read off the shapes before and after.
 
     [N, C, H, W] -> [N, C·H·W]: a vector; removed pixels are 0 and the mask is consumed.
@@ -49,59 +50,78 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: Operand) -> Masked | ir.Va
     if groups is None:
         raise Refused(f"how it maps {_text(before)} to {_text(after)} is not known", "export with a fixed size")
     axes: list[int] = []
-    lost = 0
+    lost, mixed, batch = 0, False, 0
     for old, new in groups:
         space = [axis for axis in old if axis in x.axes]
+        if x.batch in old:
+            batch = new[0] if new else 0
+            mixed |= len(old) != 1 or len(new) != 1
         if not space:
             continue
-        if math.prod(before[axis] or 0 for axis in old) == 1 or (len(space) < len(old) and len(new) == 1):
+        if not new or (len(space) < len(old) and len(new) == 1):
             lost += len(space)
-        elif len(space) < len(old) or 0 in old:
-            raise Refused(f"mapping {_text(before)} to {_text(after)} mixes space with other axes")
         else:
             axes += new
+            mixed |= len(space) < len(old)
+    if mixed:
+        raise Refused(
+            f"mapping {_text(before)} to {_text(after)} mixes space or batch with other axes",
+            axes=tuple(axes),
+        )
     if lost == len(x.axes):
-        return op.call(node.op_type, zeroed(op, x), *shape, **attributes(node))
+        vector: ir.Value = op.call(node.op_type, zeroed(op, x), *shape, **attributes(node))
+        return vector
     if lost:
         raise Refused(f"mapping {_text(before)} to {_text(after)} keeps one spatial axis and flattens another")
-    target = [-1 if axis == 0 else (after[axis] or 0) if axis in axes else 1 for axis in range(len(after))]
+    target = [-1 if axis == batch else (after[axis] or 0) if axis in axes else 1 for axis in range(len(after))]
     return x.but(
         data=op.call(node.op_type, x.data, *shape, **attributes(node)),
         mask=op.Reshape(x.mask, ints(target)),
         axes=tuple(axes),
+        batch=batch,
     )
 
 
+#: Stands for the unknown extent of a batch: a prime that no product of known extents contains.
+BATCH = 2**61 - 1
 _Groups = list[tuple[list[int], list[int]]]
 
 
 def factors(before: Sequence[int | None], after: Sequence[int | None]) -> _Groups | None:
     """Splits two shapes of equal product into the shortest runs of axes with equal products.
 
-    One unknown extent on each side, the batch, is taken for the same number if it comes first in both.
-    Axes of extent 1 at the end of a shape join the last run. None if the shapes cannot be matched.
+    One extent on each side may be unknown: the batch, and on the right what follows from it.
+    An axis of extent 1 that the other shape lacks is a run of its own. None if the shapes cannot be matched.
     """
-    if None in before[1:] or None in after[1:] or (before[0] is None) != (after[0] is None):
+    if list(before).count(None) > 1 or list(after).count(None) != list(before).count(None):
         return None
-    left, right = [n or -1 for n in before], [n or -1 for n in after]
+    left = [n or BATCH for n in before]
+    rest, odd = divmod(math.prod(left), math.prod(n for n in after if n is not None))
+    right = [n or rest for n in after]
+    if odd or math.prod(left) != math.prod(right):
+        return None
     groups: _Groups = []
     i = j = 0
-    while i < len(left) and j < len(right):
+    while i < len(left) or j < len(right):
+        a, b = (left[i] if i < len(left) else 1), (right[j] if j < len(right) else 1)
+        if (i < len(left) and a == 1 != b) or j == len(right):
+            groups.append(([i], []))
+            i += 1
+            continue
+        if (j < len(right) and b == 1 != a) or i == len(left):
+            groups.append(([], [j]))
+            j += 1
+            continue
         old, new = [i], [j]
-        a, b = left[i], right[j]
         i, j = i + 1, j + 1
         while a != b:
-            if abs(a) < abs(b) and i < len(left):
+            if a < b and i < len(left):
                 old, a, i = [*old, i], a * left[i], i + 1
-            elif abs(b) < abs(a) and j < len(right):
+            elif b < a and j < len(right):
                 new, b, j = [*new, j], b * right[j], j + 1
             else:
                 return None
         groups.append((old, new))
-    for rest, ones, side in ((range(i, len(left)), left, 0), (range(j, len(right)), right, 1)):
-        if any(ones[axis] != 1 for axis in rest):
-            return None
-        groups[-1][side].extend(rest)
     return groups
 
 

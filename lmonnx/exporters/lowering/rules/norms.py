@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
@@ -38,7 +35,7 @@ def group_normalization(op: Op, node: ir.Node, x: Masked, scale: Operand = None,
 
 
 @rule("LayerNormalization")
-def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: Operand) -> Masked:
+def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: ir.Value | None) -> Masked:
     """Over channels the op at every pixel; over space too, with statistics over kept pixels."""
     x = unpadded(x)
     settings = attributes(node)
@@ -46,7 +43,7 @@ def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: Operand) 
     if not set(axes) & set(x.axes):
         data = op.call("LayerNormalization", x.data, *parameters, **settings)
         return x.but(data=data, zero=False, nonnegative=False)
-    if 0 in axes or not set(x.axes) <= set(axes):
+    if x.batch in axes or not set(x.axes) <= set(axes):
         raise Refused("it normalises over the batch or over a part of space")
     data = standardise(op, x, axes, _epsilon(node))
     for operator, parameter in zip(("Mul", "Add"), parameters, strict=False):
@@ -56,9 +53,9 @@ def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: Operand) 
 
 
 def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:
-    """x of layout [N, C, …space] standardised over space and the C / groups channels of each group."""
+    """X of layout [N, C, …space] standardised over space and the C / groups channels of each group."""
     x = unpadded(x)
-    if x.axes != tuple(range(2, x.rank)):
+    if x.batch != 0 or x.axes != tuple(range(2, x.rank)):
         raise Refused("it needs the layout [N, C, …space]")
     shape = [0, groups, _channels(x) // groups, *x.space]
     split = x.but(
@@ -71,7 +68,7 @@ def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:
 
 
 def _affine(op: Op, x: Masked, scale: ir.Value, bias: ir.Value) -> Masked:
-    """x ⊙ scale + bias, one number a channel."""
+    """X ⊙ scale + bias, one number a channel."""
     column = ints(range(1, x.rank - 1))
     return x.but(data=op.Add(op.Mul(x.data, op.Unsqueeze(scale, column)), op.Unsqueeze(bias, column)))
 
@@ -85,6 +82,3 @@ def _channels(x: Masked) -> int:
 
 def _epsilon(node: ir.Node) -> float:
     return float(attributes(node).get("epsilon", 1e-5))
-
-
-

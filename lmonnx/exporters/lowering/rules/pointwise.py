@@ -113,14 +113,14 @@ def batch_normalization(op: Op, node: ir.Node, x: Masked, *statistics: ir.Value)
 @rule("Shape")
 def shape(op: Op, node: ir.Node, x: Masked) -> ir.Value:
     """The op; no pixel's value is read."""
-    return op.call("Shape", unpadded(x).data, **attributes(node))
+    return op.Shape(unpadded(x).data, **attributes(node))
 
 
 @rule("Softmax", "LogSoftmax")
 def softmax(op: Op, node: ir.Node, x: Masked) -> Masked:
     """Over channels: the op at every pixel."""
     settings: dict[str, Any] = attributes(node)
-    if settings.get("axis", -1) % x.rank in (0, *x.axes):
+    if settings.get("axis", -1) % x.rank in (x.batch, *x.axes):
         raise Refused("a softmax over space compares positions with each other, as attention does")
     return x.but(
         data=op.call(node.op_type, unpadded(x).data, **settings),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
@@ -25,27 +25,19 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     keepdims = int(settings.get("keepdims", 1))
     over = tuple(range(x.rank)) if axes is None else tuple(int(a) % x.rank for a in constant(axes, "axes"))
     spatial = tuple(axis for axis in x.axes if axis in over)
-    if 0 in over:
+    if x.batch in over:
         raise Refused("it reduces the batch, so a row of the result depends on other rows", axes=())
     if not spatial:
         return _per_pixel(op, node, x, over, keepdims)
     data = _over_kept(op, node.op_type, x, over, spatial, keepdims)
-    signed = node.op_type not in SUMS[1:] and not x.nonnegative
     rest = tuple(axis for axis in x.axes if axis not in over)
-    mask = any_kept(op, x.mask, spatial, 1)
-    if node.op_type in ("ReduceMax", "ReduceMin"):
-        assert x.data.dtype is not None
-        here = mask if keepdims else op.Squeeze(mask, ints(over))
-        data = op.Where(here, data, np.array(0, x.data.dtype.numpy()))
     if not rest:
         return data
-    return Masked(
-        data,
-        mask if keepdims else op.Squeeze(mask, ints(over)),
-        rest if keepdims else tuple(axis - sum(o < axis for o in over) for axis in rest),
-        zero=True,
-        nonnegative=not signed,
-    )
+    mask = any_kept(op, x.mask, spatial, 1)
+    left: dict[str, Any] = {"axes": rest, "batch": x.batch}
+    if not keepdims:
+        mask, left = op.Squeeze(mask, ints(over)), x.but(axes=rest).without(over)
+    return Masked(data, mask, **left, zero=True, nonnegative=x.nonnegative or node.op_type in SUMS[1:])
 
 
 def _over_kept(
@@ -54,8 +46,9 @@ def _over_kept(
     if operator == "ReduceMean":
         return mean_over_kept(op, x, over, spatial, keepdims)
     if operator in SUMS:
-        return op.call(operator, zeroed(op, x), ints(over), keepdims=keepdims)
-    return extreme_over_kept(op, x, operator, over, keepdims)
+        total: ir.Value = op.call(operator, zeroed(op, x), ints(over), keepdims=keepdims)
+        return total
+    return extreme_over_kept(op, x, operator, over, spatial, keepdims)
 
 
 def _per_pixel(op: Op, node: ir.Node, x: Masked, over: Sequence[int], keepdims: int) -> Masked:
@@ -66,7 +59,4 @@ def _per_pixel(op: Op, node: ir.Node, x: Masked, over: Sequence[int], keepdims: 
     )
     if keepdims:
         return facts
-    return facts.but(
-        mask=op.Squeeze(x.mask, ints(over)), axes=tuple(axis - sum(o < axis for o in over) for axis in x.axes)
-    )
-
+    return facts.but(mask=op.Squeeze(x.mask, ints(over)), **x.without(over))

@@ -13,7 +13,6 @@ from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import covers
 from lmonnx.exporters.ops.pools import (
-    any_kept,
     around,
     average_pool,
     bordered,
@@ -87,9 +86,7 @@ def global_pool(op: Op, node: ir.Node, x: Masked) -> ir.Value:
 def _global(op: Op, x: Masked, operator: str) -> ir.Value:
     if operator == "ReduceMean":
         return mean_over_kept(op, x, x.axes, x.axes, 1)
-    assert x.data.dtype is not None
-    zero = np.array(0, x.data.dtype.numpy())
-    return op.Where(any_kept(op, x.mask, x.axes, 1), extreme_over_kept(op, x, operator, x.axes, 1), zero)
+    return extreme_over_kept(op, x, operator, x.axes, x.axes, 1)
 
 
 @rule("Pad")
