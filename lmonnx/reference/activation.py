@@ -109,14 +109,10 @@ def join(image: Tensor, mask: Tensor) -> Masked:
     if mask.ndim != 4 or mask.dtype != torch.bool or mask.shape[1] != 1:
         raise OptionError(f"mask must be bool [masks, 1, H, W], not {mask.dtype} {list(mask.shape)}")
     if image.shape[2:] != mask.shape[2:]:
-        raise OptionError(
-            f"image is {list(image.shape[2:])} and mask {list(mask.shape[2:])}; give both one size"
-        )
+        raise OptionError(f"image is {list(image.shape[2:])} and mask {list(mask.shape[2:])}; give both one size")
     images, masks = image.shape[0], mask.shape[0]
     if images != masks and 1 not in (images, masks):
-        raise OptionError(
-            f"{images} images do not pair with {masks} masks; give 1 with n, n with 1 or n with n"
-        )
+        raise OptionError(f"{images} images do not pair with {masks} masks; give 1 with n, n with 1 or n with n")
     mask = mask.to(image.device).expand(max(images, masks) if images and masks else 0, -1, -1, -1)
     return Masked(torch.where(mask, image, 0), mask, (2, 3))
 

@@ -74,9 +74,7 @@ class MaskAware:
         joined = join(image, mask)
         self._demand_eval()
         program = self.program(tuple(image.shape[1:]), image.dtype, image.device)
-        values = [
-            settle(value) if isinstance(value, Masked) else value for value in self._walk(program, joined)
-        ]
+        values = [settle(value) if isinstance(value, Masked) else value for value in self._walk(program, joined)]
         return pytree.tree_unflatten(values, program.call_spec.out_spec)
 
     def program(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> ExportedProgram:
@@ -100,9 +98,7 @@ class MaskAware:
         walk.run(dict(self._inputs(program, joined)))
         outputs = program.graph.output_node().args[0]
         kinds = [spec.kind for spec in program.graph_signature.output_specs]
-        named = [
-            output for output, kind in zip(outputs, kinds, strict=True) if kind == OutputKind.USER_OUTPUT
-        ]
+        named = [output for output, kind in zip(outputs, kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
         values = [walk.values[n] if isinstance(n, torch.fx.Node) else n for n in named]
         for value, node in zip(values, named, strict=True):
             if isinstance(value, Masked) and value.border:
@@ -223,9 +219,7 @@ class _Walk:
             raise RefusedError("it writes to a parameter or a buffer of the module")
         views = [n for n in relatives if n in alive and self.values[n] is not self.values[written]]
         if any(isinstance(self.values[node], Masked) for node in [*views, written] if views):
-            raise RefusedError(
-                "it writes in place to a tensor of which a view is read later", "do not write in place"
-            )
+            raise RefusedError("it writes in place to a tensor of which a view is read later", "do not write in place")
 
 
 def _viewed(node: torch.fx.Node) -> torch.fx.Node | None:

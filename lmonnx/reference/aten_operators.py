@@ -184,9 +184,7 @@ def _group_norm(_: MaskRules, x: Masked, groups: int, weight: Any, bias: Any, ep
     return functions.group_norm(x, groups, weight, bias, eps)
 
 
-def _layer_norm(
-    _: MaskRules, x: Masked, shape: Sequence[int], weight: Any, bias: Any, eps: float, __: bool
-) -> Value:
+def _layer_norm(_: MaskRules, x: Masked, shape: Sequence[int], weight: Any, bias: Any, eps: float, __: bool) -> Value:
     return functions.layer_norm(x, range(x.data.ndim - len(shape), x.data.ndim), weight, bias, eps)
 
 
@@ -226,9 +224,7 @@ def _squeeze(_: MaskRules, x: Masked, dims: int | Sequence[int] | None = None) -
     return layout.squeeze(x, [dims] if isinstance(dims, int) else dims)
 
 
-def _pad(
-    _: MaskRules, x: Masked, pad: Sequence[int], mode: str = "constant", value: float | None = None
-) -> Value:
+def _pad(_: MaskRules, x: Masked, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
     pads = [(0, 0)] * (x.data.ndim - len(pairs)) + pairs[::-1]
     if mode == "constant":

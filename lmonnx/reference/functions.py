@@ -29,9 +29,7 @@ def pointwise(function: Callable[[Tensor], Tensor], x: Masked, removed: float | 
     return x.holding(function(x.data if removed is None else x.filled(removed)))
 
 
-def combine(
-    function: Callable[..., Tensor], operands: Sequence[Any], removed: Sequence[float | None] = ()
-) -> Masked:
+def combine(function: Callable[..., Tensor], operands: Sequence[Any], removed: Sequence[float | None] = ()) -> Masked:
     """Elementwise of several operands, at least one masked: the op, and the intersection of the masks.
 
     Args:
@@ -43,9 +41,7 @@ def combine(
     data = function(*[_read(value, fill) for value, fill in zip(operands, fills, strict=True)])
     masked = [value for value in operands if isinstance(value, Masked)]
     if any(value.data.ndim < data.ndim for value in masked):
-        raise RefusedError(
-            f"a masked operand is broadcast to {data.ndim} axes, so that none of its own stays in place"
-        )
+        raise RefusedError(f"a masked operand is broadcast to {data.ndim} axes, so that none of its own stays in place")
     return Masked(data, _intersection(masked, data), _common_axes(masked))
 
 
@@ -234,9 +230,7 @@ def group_norm(
     return x.holding(data if bias is None else data + bias.reshape(shape))
 
 
-def layer_norm(
-    x: Masked, dims: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
-) -> Masked:
+def layer_norm(x: Masked, dims: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Masked:
     """Layer normalisation over trailing `dims`: per pixel over channels, over kept with space among them.
 
     Args:
@@ -268,6 +262,4 @@ def batch_norm(
     """
     if 1 in x.axes:
         raise RefusedError("its channels are not axis 1")
-    return pointwise(
-        lambda data: torch.nn.functional.batch_norm(data, mean, variance, weight, bias, eps=epsilon), x
-    )
+    return pointwise(lambda data: torch.nn.functional.batch_norm(data, mean, variance, weight, bias, eps=epsilon), x)

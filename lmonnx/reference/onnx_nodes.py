@@ -89,9 +89,7 @@ class NodeProgram:
     def _walk(self, joined: Masked, *, keep_all: bool) -> dict[str, Any]:
         """Runs the nodes in order; without `keep_all` a value is forgotten after its last reader."""
         start = layouts.transpose(joined, (0, 2, 3, 1)) if self._layout == "NHWC" else joined
-        blank = Call(
-            Node("", "", (), (), {}), self._opset, self._rules, joined.data.dtype, joined.data.device
-        )
+        blank = Call(Node("", "", (), (), {}), self._opset, self._rules, joined.data.dtype, joined.data.device)
         values: dict[str, Any] = {name: blank.tensor(array) for name, array in self._initializers.items()}
         values[self._image] = start
         last = {name: index for index, node in enumerate(self._nodes) for name in node.inputs}

@@ -117,9 +117,7 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     "Reciprocal": lambda _, x: x.reciprocal(),
     "Relu": lambda _, x: torch.relu(x),
     "Round": lambda _, x: x.round(),
-    "Selu": lambda call, x: _selu(
-        x, call.get("alpha", 1.6732632423543772), call.get("gamma", 1.0507009873554805)
-    ),
+    "Selu": lambda call, x: _selu(x, call.get("alpha", 1.6732632423543772), call.get("gamma", 1.0507009873554805)),
     "Sigmoid": lambda _, x: torch.sigmoid(x),
     "Sign": lambda _, x: x.sign(),
     "Softplus": lambda _, x: torch.logaddexp(x, torch.zeros_like(x)),
@@ -326,9 +324,7 @@ PLAIN: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "Not": lambda _, x: ~x,
     "Or": lambda _, a, b: a | b,
     "Pad": _pad,
-    "Range": lambda _, start, limit, delta: torch.arange(*[v.item() for v in (start, limit, delta)]).to(
-        start
-    ),
+    "Range": lambda _, start, limit, delta: torch.arange(*[v.item() for v in (start, limit, delta)]).to(start),
     "ReduceL1": _reduce(lambda x, dims, keepdim: x.abs().sum(dims, keepdim=keepdim)),
     "ReduceL2": _reduce(lambda x, dims, keepdim: x.square().sum(dims, keepdim=keepdim).sqrt()),
     "ReduceMax": _reduce(torch.amax),

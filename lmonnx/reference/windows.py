@@ -21,9 +21,7 @@ from lmonnx.reference.functions import reduce_max, reduce_mean
 BOX3 = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
 
 
-def conv(
-    x: Masked, weight: Tensor, bias: Tensor | None, window: Window, groups: int, rules: MaskRules
-) -> Masked:
+def conv(x: Masked, weight: Tensor, bias: Tensor | None, window: Window, groups: int, rules: MaskRules) -> Masked:
     """Convolution of the neighbour-padded input; kept where the window covers at least one kept pixel.
 
     Args:
@@ -239,6 +237,4 @@ def _is_global(x: Masked, window: Window) -> bool:
 
 def _demand_map(x: Masked) -> None:
     if x.data.ndim != 4 or x.axes != (2, 3):
-        raise RefusedError(
-            f"a window slides over [N, C, H, W], and here space is the axes {x.axes} of {x.data.ndim}"
-        )
+        raise RefusedError(f"a window slides over [N, C, H, W], and here space is the axes {x.axes} of {x.data.ndim}")

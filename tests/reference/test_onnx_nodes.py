@@ -1,0 +1,309 @@
+"""The ONNX front end: against ONNX's own evaluator without a mask, against the ATen front end with one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from reference_networks import SIZE, Everything
+from torch import Tensor
+
+from lmonnx.errors import OptionError, UnsupportedOpError
+from lmonnx.masking import MaskRules
+from lmonnx.reference import ONNX_OPERATORS, Masked, Node, NodeProgram, mask_aware, mask_aware_nodes
+
+VALID, AREA = MaskRules(), MaskRules(average="area")
+
+
+def nodes_of(graph: onnx.GraphProto) -> list[Node]:
+    def value(attribute: onnx.AttributeProto) -> Any:
+        found = helper.get_attribute_value(attribute)
+        if isinstance(found, onnx.TensorProto):
+            return numpy_helper.to_array(found)
+        return found.decode() if isinstance(found, bytes) else found
+
+    return [
+        Node(
+            node.name,
+            node.op_type,
+            tuple(node.input),
+            tuple(node.output),
+            {attribute.name: value(attribute) for attribute in node.attribute},
+            node.domain,
+        )
+        for node in graph.node
+    ]
+
+
+def program_of(model: onnx.ModelProto, rules: MaskRules = VALID, layout: str = "NCHW") -> NodeProgram:
+    graph = model.graph
+    return mask_aware_nodes(
+        nodes_of(graph),
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer},
+        image=graph.input[0].name,
+        outputs=[output.name for output in graph.output],
+        opset=model.opset_import[0].version,
+        rules=rules,
+        layout=layout,
+    )
+
+
+def model_of(nodes: list[onnx.NodeProto], parameters: dict[str, Any], opset: int) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "c", "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in parameters.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def case(operator: str, opset: int = 18, *, before: tuple[Any, ...] = (), **given: Any) -> Any:
+    """One node that reads x (or what the nodes `before` make of it), parameters as arrays, attributes."""
+    parameters = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
+    attributes = {name: value for name, value in given.items() if name not in parameters}
+    data = attributes.pop("reads", ["x"])
+    nodes = [*before, helper.make_node(operator, [*data, *parameters], ["y"], name="tested", **attributes)]
+    return operator, opset, nodes, parameters
+
+
+def f32(*shape: int, seed: int = 0) -> Any:
+    return (np.random.default_rng(seed).random(shape) + 0.5).astype(np.float32)
+
+
+def i64(*values: int) -> Any:
+    return np.array(values, np.int64)
+
+
+NEGATED = (helper.make_node("Neg", ["x"], ["z"]),)
+NHWC = (helper.make_node("Transpose", ["x"], ["z"], perm=[0, 2, 3, 1]),)
+POOLED = (helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["z"]))
+POSITIVE = (helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Exp", ["a"], ["z"]))
+PADDED = (helper.make_node("Pad", ["x"], ["z"], pads=[0, 0, 1, 2, 0, 0, 0, 1]),)
+
+CASES = [
+    *[
+        case(name)
+        for name in [
+            "Abs",
+            "Ceil",
+            "Celu",
+            "Elu",
+            "Erf",
+            "Exp",
+            "Floor",
+            "HardSigmoid",
+            "Identity",
+            "LeakyRelu",
+            "Mish",
+            "Neg",
+        ]
+    ],
+    *[
+        case(name)
+        for name in ["Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh"]
+    ],
+    *[
+        case(name, reads=["x", "z"], before=NEGATED)
+        for name in ["Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum"]
+    ],
+    case("HardSwish"),
+    case("Gelu", 20, approximate="tanh"),
+    case("Log", reads=["z"], before=POSITIVE),
+    case("Sqrt", reads=["z"], before=POSITIVE),
+    case("Pow", reads=["z"], before=POSITIVE, exponent=np.float32(0.5).reshape(1)),
+    case("Cast", to=TensorProto.INT32),
+    case("Clip", low=np.array(-0.5, np.float32), high=np.array(0.25, np.float32)),
+    case("Clip", 10, min=-0.5, max=0.25),
+    case("Dropout", 12),
+    case("PRelu", slope=f32(4, 1, 1)),
+    case("BatchNormalization", s=f32(4), b=f32(4, seed=1), m=f32(4, seed=2), v=f32(4, seed=3)),
+    case("InstanceNormalization", s=f32(4), b=f32(4, seed=1)),
+    case("GroupNormalization", 21, s=f32(4), b=f32(4, seed=1), num_groups=2),
+    case("LayerNormalization", reads=["z"], before=NHWC, s=f32(4), b=f32(4, seed=1)),
+    case("LayerNormalization", s=f32(6, 5), axis=-2),
+    case("Conv", w=f32(6, 2, 3, 3), b=f32(6), group=2, pads=[1, 1, 1, 1], strides=[2, 2]),
+    case("Conv", w=f32(3, 4, 3, 2), auto_pad="SAME_UPPER", strides=[2, 1]),
+    case("Conv", w=f32(3, 4, 2, 2), auto_pad="SAME_LOWER"),
+    case("Conv", 10, reads=["z"], before=PADDED, w=f32(3, 4, 3, 3), pads=[0, 1, 1, 0]),
+    case("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[0, 1, 1, 0]),
+    case("MaxPool", kernel_shape=[2, 2], dilations=[2, 3], storage_order=1),
+    case("MaxPool", 10, reads=["z"], before=PADDED, kernel_shape=[3, 3]),
+    case("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+    case("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], auto_pad="NOTSET"),
+    case("AveragePool", kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
+    case("AveragePool", kernel_shape=[6, 5]),
+    case("GlobalAveragePool"),
+    case("GlobalMaxPool"),
+    *[case(name, 17, axes=[2, 3], keepdims=0) for name in ("ReduceMean", "ReduceMax", "ReduceMin")],
+    *[case(name, axes=i64(-1)) for name in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum")],
+    case("ReduceMean", axes=i64(1)),
+    case("ReduceSum", 12, axes=[2, 3]),
+    case("Softmax", axis=1),
+    case("Softmax", 12, reads=["z"], before=NHWC, axis=3),
+    case("LogSoftmax", axis=1),
+    case("Concat", reads=["x", "z"], before=NEGATED, axis=1),
+    case("Concat", reads=["x", "z"], before=NEGATED, axis=-1),
+    case("Transpose", perm=[0, 2, 3, 1]),
+    case("Reshape", shape=i64(0, 2, 2, 6, 5)),
+    case("Reshape", shape=i64(0, 0, -1)),
+    case("Reshape", shape=i64(0, -1)),
+    case("Flatten"),
+    case("Squeeze", reads=["z"], before=(helper.make_node("Unsqueeze", ["x"], ["z"], axes=[1]),), opset=12, axes=[1]),
+    case("Unsqueeze", axes=i64(1, -1)),
+    case("Unsqueeze", 12, axes=[2]),
+    case("Pad", pads=i64(0, 0, 1, 2, 0, 0, 1, 0), mode="reflect"),
+    case("Pad", pads=i64(1, 2, 0, 1), value=np.array(0, np.float32), axes=i64(3, 2), mode="edge"),
+    case("MatMul", reads=["z"], before=NHWC, w=f32(4, 3)),
+    case("Gemm", reads=["z"], before=POOLED, w=f32(3, 4), b=f32(3), transB=1, alpha=0.5),
+    case("Shape", start=1),
+    case("Softmax", 11, reads=["z"], before=POOLED),
+]
+IDS = [f"{operator}-{opset}-{index}" for index, (operator, opset, _, _) in enumerate(CASES)]
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    return torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def mask() -> Tensor:
+    return torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(2)) > 0.5
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {operator for operator, *_ in CASES} == set(ONNX_OPERATORS)
+
+
+@pytest.mark.parametrize(("operator", "opset", "nodes", "parameters"), CASES, ids=IDS)
+def test_operator_is_onnxs_where_all_is_kept_and_blind_where_not(
+    operator: str, opset: int, nodes: Any, parameters: Any, image: Tensor, mask: Tensor
+) -> None:
+    model = model_of(nodes, parameters, opset)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": image.numpy()})
+    (found,) = program_of(model, AREA)(image, torch.ones_like(mask))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+    program = program_of(model)
+    (masked,) = program(image, mask)
+    (blind,) = program(torch.where(mask, image, math.nan), mask)
+    assert torch.equal(masked, blind)
+    assert masked.isfinite().all()
+    assert program(image, torch.zeros_like(mask))[0].isfinite().all()
+
+
+# torch.onnx.export itself does what this warns about.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+@pytest.mark.parametrize("opset", [18, 21])
+def test_both_front_ends_agree(opset: int) -> None:
+    torch.manual_seed(0)
+    network = Everything().eval()
+    example = torch.zeros(2, 3, *SIZE)
+    exported = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        opset_version=opset,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    assert exported is not None
+    model = exported.model_proto
+    assert model.opset_import[0].version == opset
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(3, 3, *SIZE, generator=generator, dtype=torch.float64)
+    mask = torch.rand(3, 1, *SIZE, generator=generator) > 0.6
+    with torch.no_grad():
+        for rules in (MaskRules(), MaskRules(average="area", concat="any")):
+            (found,) = program_of(model, rules)(image, mask)
+            expected = mask_aware(network, rules=rules)(image, mask)
+            torch.testing.assert_close(found, expected, rtol=0, atol=3e-7)  # the file's constants are float32
+
+
+def test_values_are_named_with_their_masks_and_axes(image: Tensor, mask: Tensor) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "w"], ["conv"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["conv"], ["y"]),
+    ]
+    program = program_of(model_of(nodes, {"w": f32(3, 4, 3, 3)}, 17), layout="NHWC")
+    values = program.values(image, mask)
+    assert list(values) == ["x", "nchw", "conv", "y"]
+    start, conv, pooled = values["x"], values["conv"], values["y"]
+    assert isinstance(start, Masked)
+    assert start.axes == (1, 2)
+    assert start.mask.shape == (2, 6, 5, 1)
+    assert isinstance(conv, Masked)
+    assert conv.axes == (2, 3)
+    assert torch.equal(conv.mask, torch.nn.functional.max_pool2d(mask.float(), 3, 2) > 0)
+    assert isinstance(pooled, Tensor)
+    assert torch.equal(program(image, mask)[0], pooled)
+
+
+def test_group_normalisation_as_exporters_unroll_it(image: Tensor, mask: Tensor) -> None:
+    unrolled = [
+        helper.make_node("Reshape", ["x", "folded"], ["f"]),
+        helper.make_node("InstanceNormalization", ["f", "one", "zero"], ["n"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Reshape", ["n", "shape"], ["m"]),
+        helper.make_node("Mul", ["m", "s"], ["y"]),
+    ]
+    ones, scale = np.ones(2, np.float32), f32(4, 1, 1)
+    parameters = {"folded": i64(0, 2, -1), "one": ones, "zero": 0 * ones, "s": scale}
+    whole = [helper.make_node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2)]
+    (found,) = program_of(model_of(unrolled, parameters, 18))(image, mask)
+    group = {"s": scale.reshape(4), "b": np.zeros(4, np.float32)}
+    (expected,) = program_of(model_of(whole, group, 21))(image, mask)
+    torch.testing.assert_close(found, expected)
+
+
+def test_group_normalisation_by_hand(image: Tensor, mask: Tensor) -> None:
+    nodes = [helper.make_node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2, epsilon=1e-3)]
+    scale, bias = f32(2), f32(2, seed=1)
+    (found,) = program_of(model_of(nodes, {"s": scale, "b": bias}, 18))(image, mask)
+    for row in range(2):
+        for group in range(2):
+            kept = image[row, 2 * group : 2 * group + 2][:, mask[row, 0]]
+            expected = (kept - kept.mean()) / (kept.var(correction=0) + 1e-3).sqrt()
+            expected = expected * scale[group].item() + bias[group].item()
+            torch.testing.assert_close(found[row, 2 * group : 2 * group + 2][:, mask[row, 0]], expected)
+
+
+REFUSED = {
+    "indices": (helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]), 18, "indices"),
+    "squeeze of all": (helper.make_node("Squeeze", ["x"], ["y"]), 12, "batch"),
+    "softmax before 13": (helper.make_node("Softmax", ["x"], ["y"]), 12, "softmax over space"),
+    "no rule": (helper.make_node("Resize", ["x"], ["y"]), 18, "no rule"),
+    "unknown domain": (helper.make_node("Relu", ["x"], ["y"], domain="com.example"), 18, "com.example"),
+    "pending output": (helper.make_node("Pad", ["x"], ["y"], pads=[0, 0, 1, 1, 0, 0, 1, 1]), 10, "constant Pad"),
+    "two products": (helper.make_node("MatMul", ["x", "x"], ["y"]), 18, "not a plain matrix"),
+    "masked parameter": (helper.make_node("Conv", ["x", "x"], ["y"]), 18, "parameters is masked"),
+    "batch concatenation": (helper.make_node("Concat", ["x", "x"], ["y"], axis=0), 18, "batch"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_meaning_is_refused(name: str, image: Tensor, mask: Tensor) -> None:
+    node, opset, why = REFUSED[name]
+    node.name = "offender"
+    with pytest.raises(UnsupportedOpError, match=why) as caught:
+        program_of(model_of([node], {}, opset))(image, mask)
+    assert len(caught.value.offences) == 1
+    assert caught.value.offences[0].inputs[0].startswith("batch×4×")
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(OptionError, match="opsets"):
+        mask_aware_nodes([], {}, image="x", outputs=["x"], opset=8)
+    with pytest.raises(OptionError, match="layout"):
+        mask_aware_nodes([], {}, image="x", outputs=["x"], opset=9, layout="CHWN")
+    with pytest.raises(OptionError, match="'z'"):
+        mask_aware_nodes([], {}, image="x", outputs=["z"], opset=9)
