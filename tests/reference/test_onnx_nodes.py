@@ -277,6 +277,34 @@ def test_group_normalisation_by_hand(image: Tensor, mask: Tensor) -> None:
             torch.testing.assert_close(found[row, 2 * group : 2 * group + 2][:, mask[row, 0]], expected)
 
 
+SINGULAR = {
+    "Div": helper.make_node("Div", ["w1", "c"], ["d"]),
+    "Log": helper.make_node("Log", ["c"], ["d"]),
+    "Pow": helper.make_node("Pow", ["c", "exponent"], ["d"]),
+    "Reciprocal": helper.make_node("Reciprocal", ["c"], ["d"]),
+    "Sqrt": helper.make_node("Sqrt", ["c"], ["d"]),
+}
+
+
+@pytest.mark.parametrize("operator", SINGULAR)
+def test_functions_that_are_not_finite_at_zero_leave_gradients_finite(operator: str) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        SINGULAR[operator],
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+    ]
+    parameters = {"w": f32(2, 4, 3, 3), "w1": np.float32(1), "exponent": np.float32(-1)}
+    image = torch.rand(1, 4, 9, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = torch.zeros(1, 1, 9, 9, dtype=torch.bool)
+    mask[..., 0, 0] = True
+    (found,) = program_of(model_of(nodes, parameters, 17))(image, mask)
+    found.sum().backward()
+    assert found.isfinite().all()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
+    assert image.grad[..., 0, 0].all()
+
+
 REFUSED = {
     "indices": (helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]), 18, "indices"),
     "squeeze of all": (helper.make_node("Squeeze", ["x"], ["y"]), 12, "batch"),

@@ -1,0 +1,28 @@
+# Everything runs in a virtual environment of its own, .venv, made on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test check demo mutations clean
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+demo: .venv/ready
+	$(BIN)/python -m lmonnx.demo demo
+
+# Which tests see which of the ten faults.
+mutations: .venv/ready
+	$(BIN)/python -m tests.mutations
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo dist build
