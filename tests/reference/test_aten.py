@@ -142,7 +142,7 @@ def test_other_sizes_and_dtypes_are_exported_again(network: Everything, mask: Te
 def test_structure_of_the_outputs_is_kept(image: Tensor, mask: Tensor) -> None:
     found = run(lambda x: {"map": x, "pair": (x.mean((2, 3)), x.amax((2, 3)))}, image, mask)
     assert torch.equal(found["map"], torch.where(mask, image, 0))
-    kept = torch.where(mask, image, 0).sum((2, 3)) / (mask.sum((2, 3)) + 1e-8 * SIZE[0] * SIZE[1])
+    kept = torch.where(mask, image, 0).sum((2, 3)) / (mask.double().sum((2, 3)) + 1e-8 * SIZE[0] * SIZE[1])
     torch.testing.assert_close(found["pair"][0], kept, rtol=1e-13, atol=1e-13)
     assert torch.equal(found["pair"][1], torch.where(mask, image, -math.inf).amax((2, 3)))
 
