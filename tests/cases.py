@@ -181,7 +181,7 @@ def _reductions() -> list[Case]:
 def _pointwise() -> list[Case]:
     plain = (
         "Abs Ceil Celu Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Round Selu Sigmoid "
-        "Softplus Softsign Tanh"
+        "Sign Softplus Softsign Tanh"
     )
     cases = [case(f"{operator}/either sign", CONV, step(operator, "0")) for operator in plain.split()]
     cases += [
@@ -225,7 +225,8 @@ def _joins() -> list[Case]:
     return [
         *cases,
         case("Add/residual block", wide, step("Relu", "0"), step("Add", "1", "x")),
-        case("Add/two strided branches", narrow, step("Conv", "x", w(3, 3, 1, 1), strides=[2, 2]), step("Add", "0", "1")),
+        case("Add/two strided branches", narrow, step("Conv", "x", w(3, 3, 1, 1), strides=[2, 2]),
+             step("Add", "0", "1")),
         case("Add/three branches", wide, narrow, step("Conv", "0", w(3, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1]),
              step("Add", "1", "2")),
         case("Add/a constant for each channel", step("Relu", "x"), step("Add", "0", w(3, 1, 1))),
@@ -323,10 +324,13 @@ def _norms() -> list[Case]:
         case("InstanceNormalization/NaN under the mask", step("Abs", "x"), step("Log", "0"),
              step("InstanceNormalization", "1", positive(3), w(3), epsilon=2**-10)),
         case("GroupNormalization/taken apart", *taken_apart),
-        case("GroupNormalization/opset 21", six, step("GroupNormalization", "0", positive(6), w(6), num_groups=2), opset=21),
+        case("GroupNormalization/opset 21", six, step("GroupNormalization", "0", positive(6), w(6), num_groups=2),
+             opset=21),
         case("LayerNormalization/channels last", step("Transpose", "x", perm=[0, 2, 3, 1]),
-             step("LayerNormalization", "0", positive(3), w(3), epsilon=2**-10), step("Transpose", "1", perm=[0, 3, 1, 2])),
-        case("LayerNormalization/over space", six, step("LayerNormalization", "0", positive(6, 10, 13), w(6, 10, 13), axis=1, epsilon=2**-10)),
+             step("LayerNormalization", "0", positive(3), w(3), epsilon=2**-10),
+             step("Transpose", "1", perm=[0, 3, 1, 2])),
+        case("LayerNormalization/over space", six,
+             step("LayerNormalization", "0", positive(6, 10, 13), w(6, 10, 13), axis=1, epsilon=2**-10)),
     ]  # fmt: skip
 
 

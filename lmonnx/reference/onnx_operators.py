@@ -96,6 +96,20 @@ def _sum(_: Call, x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
     return functions.reduce_sum(x, dims, keepdim=keepdim)
 
 
+def _summed(
+    before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor] | None = None
+) -> Callable[..., Value]:
+    """The sum over kept of a function of each position, and a function of that sum."""
+
+    def rule(call: Call, x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
+        total = _sum(call, x.holding(before(x.data)), dims, keepdim=keepdim)
+        if after is None:
+            return total
+        return total.holding(after(total.data)) if isinstance(total, Masked) else after(total)
+
+    return rule
+
+
 def _max(_: Call, x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
     return functions.reduce_max(x, dims, keepdim=keepdim)
 
@@ -179,12 +193,8 @@ def _pad(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
     return layout.pad_mirror(x, pairs, "reflect" if mode == "reflect" else "replicate")
 
 
-def _gemm(*_: Any) -> Value:
-    raise RefusedError("one axis of its matrix is space, and a product would mix pixels")
-
-
 # Joins and Concat may have a mask in every input; the others only in their first.
-JOINED = frozenset({*onnx_plain.JOINS, "Concat", "MatMul", "Gemm"})
+JOINED = frozenset({*onnx_plain.JOINS, "Concat", "MatMul"})
 
 ONNX_OPERATORS: dict[str, Rule] = {
     **{name: _pointwise(name) for name in onnx_plain.POINTWISE},
@@ -195,7 +205,6 @@ ONNX_OPERATORS: dict[str, Rule] = {
     "Conv": _conv,
     "Dropout": _dropout,
     "Flatten": _flatten,
-    "Gemm": _gemm,
     "GlobalAveragePool": _global(_mean),
     "GlobalMaxPool": _global(_max),
     "GroupNormalization": _group_norm,
@@ -206,10 +215,13 @@ ONNX_OPERATORS: dict[str, Rule] = {
     "MatMul": lambda _, a, b: functions.matmul(a, b),
     "MaxPool": _max_pool,
     "Pad": _pad,
+    "ReduceL1": _reduce(_summed(torch.abs)),
+    "ReduceL2": _reduce(_summed(torch.square, torch.sqrt)),
     "ReduceMax": _reduce(_max),
     "ReduceMean": _reduce(_mean),
     "ReduceMin": _reduce(_min),
     "ReduceSum": _reduce(_sum),
+    "ReduceSumSquare": _reduce(_summed(torch.square)),
     "Reshape": _reshape,
     "Shape": lambda call, x: onnx_plain.shape_of(call, x.shape),
     "Softmax": _softmax,

@@ -67,7 +67,9 @@ class _Lowering:
         values = [*self.source.inputs, *self.source.initializers.values()]
         values += [value for node in self.source for value in node.outputs]
         names = {str(value.name) for value in values} | {str(node.name) for node in self.source}
-        self.op = Op(self.graph, rules, taken=names | {"image", "mask"})
+        (image,) = self.source.inputs
+        wide = ir.DataType.DOUBLE if image.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
+        self.op = Op(self.graph, rules, wide, taken=names | {"image", "mask"})
         self.values: dict[ir.Value, Masked | ir.Value] = {}
         self.offences: list[Offence] = []
 
@@ -79,6 +81,11 @@ class _Lowering:
                 self.lower(node, operands)
             else:
                 self.copy(node, operands)
+        for output in self.source.outputs:
+            made = self.values.get(output)
+            producer = output.producer()
+            if isinstance(made, Masked) and made.border is not None and producer is not None:
+                self.refuse(producer, [made], Refused("an output is a constant Pad that no window has read"))
         if self.offences:
             raise UnsupportedOpError(self.offences)
         self.close()
@@ -168,8 +175,7 @@ class _Lowering:
         if not axes or rank is None:
             return stand_in
         mask = self.op.constant(np.ones((1,) * rank, np.bool_))
-        unknown = [axis for axis, extent in enumerate(extents(stand_in)) if extent is None]
-        return Masked(stand_in, mask, axes, unknown[0] if unknown else 0, finite=False)
+        return Masked(stand_in, mask, axes, finite=False)
 
     def close(self) -> None:
         """Outputs by the source's names; one that is still masked is 0 where it is removed."""

@@ -31,11 +31,14 @@ class Op:
 
     Attributes:
         rules: the mask rules that the graph is built for.
+        wide: dtype of the mask arithmetic: float32, or float64 in a float64 graph. Counts, reciprocals and
+            epsilons do not fit into float16, where 1e-8 is 0 and 1 / 1e-5 infinite.
     """
 
-    def __init__(self, graph: ir.Graph, rules: MaskRules, taken: Iterable[str] = ()) -> None:
+    def __init__(self, graph: ir.Graph, rules: MaskRules, wide: ir.DataType, taken: Iterable[str] = ()) -> None:
         """Builds into ``graph``; names in ``taken`` are left to the source's own nodes and values."""
         self.rules = rules
+        self.wide = wide
         self._graph = graph
         self._builder = GraphBuilder(graph)
         self._memo: dict[tuple[Any, ...], ir.Value | Sequence[ir.Value]] = {}
@@ -73,6 +76,15 @@ class Op:
         if key not in self._memo:
             self._memo[key] = self.initializer(self._fresh("mask/constant"), ir.tensor(array))
         return self._memo[key]  # type: ignore[return-value]
+
+    def number(self, value: float) -> np.ndarray:
+        """``value`` in the dtype of the mask arithmetic, rank 0."""
+        return np.array(value, self.wide.numpy())
+
+    def cast_like(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """``value`` in the dtype of ``like``."""
+        assert like.dtype is not None
+        return value if value.dtype == like.dtype else self.Cast(value, to=like.dtype)
 
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """An initializer of the graph under its own name."""
@@ -115,11 +127,6 @@ def _frozen(attribute: Any) -> Any:
     if isinstance(attribute, (ir.Graph, dict)):
         return id(attribute)
     return tuple(attribute) if isinstance(attribute, (list, tuple)) else attribute
-
-
-def f32(value: float) -> np.ndarray:
-    """``value`` as a float32 array of rank 0, the type of mask arithmetic."""
-    return np.array(value, np.float32)
 
 
 def ints(values: Iterable[int]) -> np.ndarray:

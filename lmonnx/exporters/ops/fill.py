@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, f32, scalar
+from lmonnx.exporters.ops.builder import Op, scalar
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import as_float, counted, covers
 from lmonnx.masking import Window
@@ -49,9 +49,9 @@ def neighbour_pad(op: Op, x: Masked, window: Window) -> ir.Value:
     for _ in range(rings(window)):
         near, reached = counted(op, mask, BOX3), covers(op, mask, BOX3)
         ring = as_float(op, op.And(reached, op.Not(mask)))
-        share = op.Div(op.Mul(ring, f32(9.0)), op.Add(near, f32(1e-5)))
+        share = op.Div(op.Mul(ring, op.number(9.0)), op.Add(near, op.number(1e-5)))
         mean = op.AveragePool(data, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
-        data = op.Add(data, op.Mul(_cast_like(op, share, data), mean))
+        data = op.Add(data, op.Mul(op.cast_like(share, data), mean))
         mask = reached
     return data
 
@@ -59,7 +59,3 @@ def neighbour_pad(op: Op, x: Masked, window: Window) -> ir.Value:
 def lowest(dtype: ir.DataType) -> float:
     """The lowest finite number of ``dtype``."""
     return float(np.finfo(dtype.numpy()).min)
-
-
-def _cast_like(op: Op, value: ir.Value, like: ir.Value) -> ir.Value:
-    return value if value.dtype == like.dtype else op.Cast(value, to=like.dtype)

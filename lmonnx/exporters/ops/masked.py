@@ -34,11 +34,10 @@ class Masked:
     :func:`lmonnx.exporters.ops.fill.zeroed` first.
 
     Attributes:
-        data: any rank.
+        data: any rank; the batch is axis 0.
         mask: bool, same rank as ``data``, True = kept; extent 1 on channels, and on space
             the extents of ``data``. Its batch is 1, or that of the mask input.
         axes: which axes of ``data`` are space, in the order of the image's rows and columns.
-        batch: which axis of ``data`` is the batch.
         border: a pending constant Pad; ``data`` and ``mask`` are without it.
         zero: ``data`` is 0 at every removed position.
         finite: no removed position holds NaN or infinity.
@@ -48,7 +47,6 @@ class Masked:
     data: ir.Value
     mask: ir.Value
     axes: tuple[int, ...]
-    batch: int = 0
     border: Border | None = None
     zero: bool = False
     finite: bool = True
@@ -74,9 +72,8 @@ class Masked:
     @property
     def is_image(self) -> bool:
         """Whether the layout is [N, C, H, W], the one that ONNX's windows read."""
-        return self.axes == (2, 3) and self.rank == 4 and self.batch == 0
+        return self.axes == (2, 3) and self.rank == 4
 
-    def without(self, gone: Collection[int]) -> dict[str, Any]:
-        """``axes`` and ``batch`` once the axes ``gone`` are squeezed out of the data."""
-        place = {axis: axis - sum(g < axis for g in gone) for axis in range(self.rank) if axis not in gone}
-        return {"axes": tuple(place[axis] for axis in self.axes if axis in place), "batch": place[self.batch]}
+    def axes_without(self, gone: Collection[int]) -> tuple[int, ...]:
+        """The spatial axes that are left once the axes ``gone`` are squeezed out of the data."""
+        return tuple(axis - sum(g < axis for g in gone) for axis in self.axes if axis not in gone)

@@ -8,13 +8,13 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, extents, f32
+from lmonnx.exporters.ops.builder import Op, extents
 from lmonnx.masking import Window
 
 
-def as_float(op: Op, mask: ir.Value, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
-    """1 where kept and 0 where removed, in ``dtype``."""
-    return op.Cast(mask, to=dtype)
+def as_float(op: Op, mask: ir.Value, dtype: ir.DataType | None = None) -> ir.Value:
+    """1 where kept and 0 where removed, in ``dtype``, or in that of the mask arithmetic."""
+    return op.Cast(mask, to=dtype or op.wide)
 
 
 def output_extents(window: Window, space: Sequence[int]) -> tuple[int, ...]:
@@ -34,7 +34,7 @@ def output_extents(window: Window, space: Sequence[int]) -> tuple[int, ...]:
 
 
 def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
-    """How many kept pixels each window sees, float32 [N, 1, H', W'] for a mask [N, 1, H, W].
+    """How many kept pixels each window sees, [N, 1, H', W'] in ``op.wide``, for a mask [N, 1, H, W].
 
     A convolution with ones, because it takes every window: MaxPool has no bool kernel in onnxruntime and
     refuses pads as large as the kernel.
@@ -49,7 +49,7 @@ def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
     ]  # fmt: skip
     return op.Conv(
         as_float(op, mask),
-        np.ones((1, 1, *window.kernel), np.float32),
+        np.ones((1, 1, *window.kernel), op.wide.numpy()),
         kernel_shape=list(window.kernel),
         strides=list(window.strides),
         dilations=list(window.dilations),
@@ -61,7 +61,7 @@ def covers(op: Op, mask: ir.Value, window: Window) -> ir.Value:
     """The mask after a window: kept where it covers at least one kept pixel. [N, 1, H, W] -> [N, 1, H', W']."""
     if _taps(window) == [{0}, {0}] and set(window.strides) == {1}:
         return mask
-    grown = op.Greater(counted(op, mask, window), f32(0.5))
+    grown = op.Greater(counted(op, mask, window), op.number(0.5))
     grown.meta["covers"] = (mask, window)
     return grown
 
@@ -84,7 +84,7 @@ def union(op: Op, masks: Sequence[ir.Value]) -> ir.Value:
 def majority(op: Op, masks: Sequence[ir.Value], operands: int, kept_everywhere: int) -> ir.Value:
     """Kept where more than half of the ``operands`` keep: ``masks``, and ``kept_everywhere`` unmasked ones."""
     votes = reduce(op.Add, [as_float(op, mask) for mask in masks])
-    return op.Greater(votes, f32(operands / 2 - kept_everywhere))
+    return op.Greater(votes, op.number(operands / 2 - kept_everywhere))
 
 
 def _both(op: Op, a: ir.Value, b: ir.Value) -> ir.Value:

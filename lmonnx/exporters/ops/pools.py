@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, f32, ints, scalar
+from lmonnx.exporters.ops.builder import Op, ints, scalar
 from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers
@@ -67,20 +67,19 @@ def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
     pooled = op.AveragePool(bordered(op, zeroed(op, x), x.border), **attributes)
     if op.rules.average == "valid":
         kept = op.AveragePool(bordered(op, as_float(op, x.mask), x.border), **attributes)
-        share = op.Where(mask, op.Div(_pooled_ones(op, x, window, attributes), kept), f32(0))
-        assert pooled.dtype is not None
-        pooled = op.Mul(pooled, op.Cast(share, to=pooled.dtype) if pooled.dtype != share.dtype else share)
+        whole = _pooled_ones(op, x, window, attributes)
+        some = as_float(op, mask) if whole is None else op.Mul(as_float(op, mask), whole)
+        share = op.Div(some, op.Where(mask, kept, op.number(1)))
+        pooled = op.Mul(pooled, op.cast_like(share, pooled))
     return Masked(pooled, mask, x.axes, zero=True, nonnegative=x.nonnegative)
 
 
-def _pooled_ones(
-    op: Op, x: Masked, window: Window, attributes: dict[str, Any]
-) -> ir.Value | np.ndarray[Any, np.dtype[np.float32]]:
-    """op(1): 1 unless the pool divides by padding that it has counted."""
+def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> ir.Value | None:
+    """op(1); None where that is 1, because the pool does not count padding."""
     padded = x.border is not None or (attributes.get("count_include_pad", 0) and any(map(any, window.pads)))
     if not padded:
-        return f32(1)
-    ones = op.constant(np.ones((1, 1, *x.space), np.float32))
+        return None
+    ones = op.constant(np.ones((1, 1, *x.space), op.wide.numpy()))
     return op.AveragePool(bordered(op, ones, x.border), **attributes)
 
 
@@ -90,12 +89,11 @@ def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int
     if op.rules.average == "area":
         return mean
     kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)
-    share = op.Add(kept, f32(1e-8))
+    share = op.Add(kept, op.number(1e-8))
     others = [axis for axis in axes if not keepdims]
     if others:
         share = op.Squeeze(share, ints(others))
-    assert mean.dtype is not None
-    return op.Div(mean, share if mean.dtype == share.dtype else op.Cast(share, to=mean.dtype))
+    return op.Div(mean, op.cast_like(share, mean))
 
 
 def extreme_over_kept(
@@ -112,4 +110,4 @@ def extreme_over_kept(
 def any_kept(op: Op, mask: ir.Value, axes: Sequence[int], keepdims: int) -> ir.Value:
     """Whether anything is kept along ``axes``, bool."""
     kept = op.ReduceMax(as_float(op, mask), ints(axes), keepdims=keepdims)
-    return op.Greater(kept, f32(0.5))
+    return op.Greater(kept, op.number(0.5))

@@ -53,7 +53,6 @@ def _join(facts: _Join) -> Callable[..., Masked]:
             data,
             _stretched(op, mask, data, axes),
             axes,
-            masked[0].batch,
             zero=alike and all_finite and zero([isinstance(x, Masked) and x.zero for x in operands]),
             finite=all_finite,
             nonnegative=nonnegative and all(map(_nonnegative, operands)),
@@ -82,10 +81,9 @@ def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
     axes = tuple(sorted({axis for x in masked for axis in x.axes}))
     if any(x.rank != rank for x in masked):
         raise Refused("a masked operand has fewer axes than the result")
-    widest = max((x.axes for x in masked), key=len)
-    if set(axes) != set(widest) or any(x.batch != masked[0].batch for x in masked):
+    if any(extents(x.data)[axis] != 1 for x in masked for axis in axes if axis not in x.axes):
         raise Refused("its operands do not agree which axes are space", axes=axes)
-    return widest
+    return max((x.axes for x in masked if set(x.axes) == set(axes)), default=axes)
 
 
 def _stretched(op: Op, mask: ir.Value, data: ir.Value, axes: Sequence[int]) -> ir.Value:
@@ -106,7 +104,7 @@ def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
     axis = settings["axis"] % rank
     if any(x.axes != axes or x.rank != rank for x in masked):
         raise Refused("its operands do not agree which axes are space", axes=axes)
-    if axis == masked[0].batch:
+    if axis == 0:
         raise Refused("concatenating batches mixes the rows of the result", axes=axes)
     facts: dict[str, Any] = {
         "finite": all(x.finite for x in masked),
@@ -117,11 +115,11 @@ def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
             raise Refused("an unmasked operand is concatenated over space, as a class token is", axes=axes)
         mask = op.call("Concat", *[x.mask for x in masked], axis=axis)
         data = op.call("Concat", *map(_data, operands), axis=axis)
-        return Masked(data, mask, axes, masked[0].batch, zero=all(x.zero for x in masked), **facts)
+        return Masked(data, mask, axes, zero=all(x.zero for x in masked), **facts)
     mask = _joined_mask(op, [x.mask for x in masked], len(operands))
     parts = [_kept_part(op, x, mask) if isinstance(x, Masked) else x for x in operands]
     alike = len(masked) == len(operands) and all(x.mask is mask and x.zero for x in masked)
-    return Masked(op.call("Concat", *parts, axis=axis), mask, axes, masked[0].batch, zero=alike, **facts)
+    return Masked(op.call("Concat", *parts, axis=axis), mask, axes, zero=alike, **facts)
 
 
 def _joined_mask(op: Op, masks: Sequence[ir.Value], operands: int) -> ir.Value:
@@ -138,20 +136,18 @@ def _kept_part(op: Op, x: Masked, mask: ir.Value) -> ir.Value:
     return x.data if op.rules.concat == "all" or x.mask is mask else zeroed(op, x)
 
 
-@rule("MatMul", "Gemm")
-def matmul(op: Op, node: ir.Node, a: Operand, b: Operand, *bias: Operand) -> Masked:
+@rule("MatMul")
+def matmul(op: Op, node: ir.Node, a: Operand, b: Operand) -> Masked:
     """A product over channels at every position; one over space would mix positions."""
     if isinstance(a, Masked) and isinstance(b, Masked):
         rows = tuple(x for x in a.axes if x != a.rank - 1)
         columns = tuple(x for x in b.axes if x != b.rank - 2)
         raise Refused("a product of two activations is attention", axes=tuple(sorted({*rows, *columns})))
-    if node.op_type == "Gemm":
-        raise Refused("its input has no spatial axes left to mask by", axes=())
-    x, contracted = (a, -1) if isinstance(a, Masked) else (b, -2)
-    assert isinstance(x, Masked)
-    if contracted % x.rank in x.axes:
+    if isinstance(b, Masked):
+        raise Refused("the activation has to be its left operand", "write the product the other way round")
+    assert isinstance(a, Masked)
+    x = unpadded(a)
+    if x.rank - 1 in x.axes:
         raise Refused("it mixes positions with each other, as an MLP over space does", axes=x.axes)
-    if len(extents(node.outputs[0])) != x.rank:
-        raise Refused("its result has other axes than its input")
-    data = op.call("MatMul", *map(_data, (a, b)))
-    return unpadded(x).but(data=data, zero=False, nonnegative=False)
+    data = op.MatMul(x.data, b)
+    return x.but(data=data, zero=False, nonnegative=False)

@@ -18,12 +18,10 @@ def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
     """Data and mask are permuted alike; a permutation of a permutation is one, or none."""
     x = unpadded(x)
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
-    return x.but(
-        data=permuted(op, x.data, perm),
-        mask=permuted(op, x.mask, perm),
-        axes=tuple(map(perm.index, x.axes)),
-        batch=perm.index(x.batch),
-    )
+    axes = tuple(map(perm.index, x.axes))
+    if perm[0] != 0:
+        raise Refused("it moves the batch axis", axes=axes)
+    return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes)
 
 
 def permuted(op: Op, value: ir.Value, perm: Sequence[int]) -> ir.Value:
@@ -45,17 +43,15 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
     [N, C, H, W] -> [N, C, H·W] or [N, G, C/G, H, W]: space merged, or channels split; the mask goes along.
     """
     x = unpadded(x)
-    before, after = extents(x.data), extents(node.outputs[0])
+    before, after = extents(x.data), _resolved(x.data, node.outputs[0])
     groups = factors(before, after)
     if groups is None:
         raise Refused(f"how it maps {_text(before)} to {_text(after)} is not known", "export with a fixed size")
     axes: list[int] = []
-    lost, mixed, batch = 0, False, 0
+    lost, mixed = 0, False
     for old, new in groups:
         space = [axis for axis in old if axis in x.axes]
-        if x.batch in old:
-            batch = new[0] if new else 0
-            mixed |= len(old) != 1 or len(new) != 1
+        mixed |= 0 in old and (old, new) != ([0], [0])
         if not space:
             continue
         if not new or (len(space) < len(old) and len(new) == 1):
@@ -73,12 +69,11 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
         return vector
     if lost:
         raise Refused(f"mapping {_text(before)} to {_text(after)} keeps one spatial axis and flattens another")
-    target = [-1 if axis == batch else (after[axis] or 0) if axis in axes else 1 for axis in range(len(after))]
+    target = [-1 if axis == 0 else (after[axis] or 0) if axis in axes else 1 for axis in range(len(after))]
     return x.but(
         data=op.call(node.op_type, x.data, *shape, **attributes(node)),
         mask=op.Reshape(x.mask, ints(target)),
         axes=tuple(axes),
-        batch=batch,
     )
 
 
@@ -123,6 +118,18 @@ def factors(before: Sequence[int | None], after: Sequence[int | None]) -> _Group
                 return None
         groups.append((old, new))
     return groups
+
+
+def _resolved(before: ir.Value, after: ir.Value) -> tuple[int | None, ...]:
+    """The shape of ``after``, the extents of which that are not known follow from ``before``."""
+    known = extents(after)
+    batch = before.shape[0] if before.shape else None
+    same = [extent == batch for extent in after.shape or ()]
+    rest = [axis for axis, extent in enumerate(known) if extent is None and not same[axis]]
+    if len(rest) != 1 or not any(same):
+        return known
+    left = math.prod(extents(before)[1:]) // math.prod(n for n in known if n is not None)  # type: ignore[arg-type]
+    return tuple(left if axis in rest else extent for axis, extent in enumerate(known))
 
 
 def _text(shape: Sequence[int | None]) -> str:

@@ -43,7 +43,7 @@ def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: ir.Value 
     if not set(axes) & set(x.axes):
         data = op.call("LayerNormalization", x.data, *parameters, **settings)
         return x.but(data=data, zero=False, nonnegative=False)
-    if x.batch in axes or not set(x.axes) <= set(axes):
+    if 0 in axes or not set(x.axes) <= set(axes):
         raise Refused("it normalises over the batch or over a part of space")
     data = standardise(op, x, axes, _epsilon(node))
     for operator, parameter in zip(("Mul", "Add"), parameters, strict=False):
@@ -55,7 +55,7 @@ def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: ir.Value 
 def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:
     """X of layout [N, C, …space] standardised over space and the C / groups channels of each group."""
     x = unpadded(x)
-    if x.batch != 0 or x.axes != tuple(range(2, x.rank)):
+    if x.axes != tuple(range(2, x.rank)):
         raise Refused("it needs the layout [N, C, …space]")
     shape = [0, groups, _channels(x) // groups, *x.space]
     split = x.but(

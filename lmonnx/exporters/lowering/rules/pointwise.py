@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
+from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
 from lmonnx.exporters.ops.builder import Op
 from lmonnx.exporters.ops.masked import Masked
 
@@ -40,7 +40,6 @@ POINTWISE = {
     "Gelu": Facts(zero=True, finite=True, sign="="),
     "HardSigmoid": Facts(zero=False, finite=True, sign="+"),
     "HardSwish": Facts(zero=True, finite=True, sign="="),
-    "Identity": Facts(zero=True, finite=True, sign="="),
     "LeakyRelu": Facts(zero=True, finite=True, sign="="),
     "Log": Facts(zero=False, finite=False, sign="-"),
     "Mish": Facts(zero=True, finite=True, sign="="),
@@ -50,6 +49,7 @@ POINTWISE = {
     "Round": Facts(zero=True, finite=True, sign="="),
     "Selu": Facts(zero=True, finite=True, sign="="),
     "Sigmoid": Facts(zero=False, finite=True, sign="+"),
+    "Sign": Facts(zero=True, finite=True, sign="="),
     "Softplus": Facts(zero=False, finite=True, sign="+"),
     "Softsign": Facts(zero=True, finite=True, sign="="),
     "Sqrt": Facts(zero=True, finite=False, sign="="),
@@ -110,6 +110,16 @@ def batch_normalization(op: Op, node: ir.Node, x: Masked, *statistics: ir.Value)
     return x.but(data=data, zero=False, nonnegative=False)
 
 
+@rule("Identity", "Dropout")
+def identity(op: Op, node: ir.Node, x: Masked, *settings: Operand) -> Masked:
+    """Nothing, in evaluation mode."""
+    if len(settings) > 1 and settings[1] is not None and constant(settings[1], "training_mode").any():
+        raise Refused("it is in training mode", "export the network in evaluation mode")
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        raise Refused("its mask output is read", "export the network in evaluation mode")
+    return x
+
+
 @rule("Shape")
 def shape(op: Op, node: ir.Node, x: Masked) -> ir.Value:
     """The op; no pixel's value is read."""
@@ -120,7 +130,7 @@ def shape(op: Op, node: ir.Node, x: Masked) -> ir.Value:
 def softmax(op: Op, node: ir.Node, x: Masked) -> Masked:
     """Over channels: the op at every pixel."""
     settings: dict[str, Any] = attributes(node)
-    if settings.get("axis", -1) % x.rank in (x.batch, *x.axes):
+    if settings.get("axis", -1) % x.rank in (0, *x.axes):
         raise Refused("a softmax over space compares positions with each other, as attention does")
     return x.but(
         data=op.call(node.op_type, unpadded(x).data, **settings),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import onnx_ir as ir
 
@@ -25,7 +24,7 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     keepdims = int(settings.get("keepdims", 1))
     over = tuple(range(x.rank)) if axes is None else tuple(int(a) % x.rank for a in constant(axes, "axes"))
     spatial = tuple(axis for axis in x.axes if axis in over)
-    if x.batch in over:
+    if 0 in over:
         raise Refused("it reduces the batch, so a row of the result depends on other rows", axes=())
     if not spatial:
         return _per_pixel(op, node, x, over, keepdims)
@@ -34,10 +33,9 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     if not rest:
         return data
     mask = any_kept(op, x.mask, spatial, 1)
-    left: dict[str, Any] = {"axes": rest, "batch": x.batch}
     if not keepdims:
-        mask, left = op.Squeeze(mask, ints(over)), x.but(axes=rest).without(over)
-    return Masked(data, mask, **left, zero=True, nonnegative=x.nonnegative or node.op_type in SUMS[1:])
+        mask, rest = op.Squeeze(mask, ints(over)), x.axes_without(over)
+    return Masked(data, mask, rest, zero=True, nonnegative=x.nonnegative or node.op_type in SUMS[1:])
 
 
 def _over_kept(
@@ -59,4 +57,4 @@ def _per_pixel(op: Op, node: ir.Node, x: Masked, over: Sequence[int], keepdims: 
     )
     if keepdims:
         return facts
-    return facts.but(mask=op.Squeeze(x.mask, ints(over)), **x.without(over))
+    return facts.but(mask=op.Squeeze(x.mask, ints(over)), axes=x.axes_without(over))

@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, extents, f32
+from lmonnx.exporters.ops.builder import Op, extents
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
-from lmonnx.exporters.ops.masks import covers
+from lmonnx.exporters.ops.masks import as_float, covers
 from lmonnx.exporters.ops.pools import (
     around,
     average_pool,
@@ -110,5 +110,5 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
         raise Refused(f"Pad mode {mode!r} is not defined")
     x = unpadded(x)
     full = np.array([amount_of.get(a, (0, 0))[side] for side in (0, 1) for a in range(x.rank)], np.int64)
-    grown = op.Greater(op.Pad(op.Cast(x.mask, to=ir.DataType.FLOAT), full, mode=mode), f32(0.5))
+    grown = op.Greater(op.Pad(as_float(op, x.mask), full, mode=mode), op.number(0.5))
     return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)

@@ -1,0 +1,146 @@
+"""Ten faults that the tests must see. ``pytest --mutate NAME`` runs the tests with one of them switched on.
+
+``python -m tests.mutations`` runs all ten over the operator cases and the networks, and prints which tests saw which.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lmonnx.exporters.lowering.registry import RULES, attributes
+from lmonnx.exporters.lowering.rules import joins, windows
+from lmonnx.exporters.ops import fill, masks, norms, pools
+from lmonnx.exporters.ops.builder import Op
+from lmonnx.exporters.ops.masked import Masked
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+def one_ring_fewer(patch: pytest.MonkeyPatch) -> None:
+    rings = fill.rings
+    patch.setattr(fill, "rings", lambda window: max(0, rings(window) - 1))
+
+
+def no_zeroing_before_a_pool(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pools, "zeroed", lambda _, x: x.data)
+
+
+def any_for_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(joins, "intersection", masks.union)
+
+
+def border_filled(patch: pytest.MonkeyPatch) -> None:
+    """A convolution's zero padding is treated as removed area."""
+
+    def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Any) -> Masked:
+        settings = attributes(node)
+        window = windows.window_of(x, tuple(weight.shape)[2:], settings)
+        befores, afters = zip(*pools.joint(window, x.border).pads, strict=True)
+        pads = np.array([0, 0, *befores, 0, 0, *afters], np.int64)
+        grown = op.Greater(op.Pad(masks.as_float(op, x.mask), pads), op.number(0.5))
+        padded = x.but(data=op.Pad(fill.zeroed(op, x), pads), mask=grown, border=None, zero=True)
+        settings["pads"] = [0] * len(settings["pads"])
+        unpadded = windows.window_of(padded, window.kernel, settings)
+        data = fill.neighbour_pad(op, padded, unpadded)
+        return Masked(op.Conv(data, weight, *bias, **settings), masks.covers(op, grown, unpadded), x.axes)
+
+    patch.setitem(RULES, "Conv", conv)
+
+
+def epsilon(patch: pytest.MonkeyPatch) -> None:
+    """Ten times too large: 1e-4 in the neighbour fill, 1e-7 in the global average."""
+    number = Op.number
+    patch.setattr(Op, "number", lambda op, value: number(op, value * 10 if value in (1e-5, 1e-8) else value))
+
+
+def mask_stride(patch: pytest.MonkeyPatch) -> None:
+    """A strided window samples the mask instead of covering it."""
+    covers = masks.covers
+
+    def sampled(op: Op, mask: ir.Value, window: Any) -> ir.Value:
+        if set(window.strides) != {1}:
+            window = replace(window, kernel=(1, 1), pads=((0, 0), (0, 0)))
+        return covers(op, mask, window)
+
+    for module in (windows, pools):
+        patch.setattr(module, "covers", sampled)
+
+
+def batch_axis(patch: pytest.MonkeyPatch) -> None:
+    """The global average counts the kept pixels of the whole batch."""
+
+    def mean(op: Op, x: Masked, axes: Any, spatial: Any, keepdims: int) -> ir.Value:
+        result = op.ReduceMean(fill.zeroed(op, x), np.array(axes, np.int64), keepdims=keepdims)
+        kept = op.ReduceMean(masks.as_float(op, x.mask), np.array([0, *spatial], np.int64), keepdims=1)
+        share = op.Add(kept, op.number(1e-8))
+        return op.Div(result, share if keepdims else op.Squeeze(share, np.array(axes, np.int64)))
+
+    patch.setattr(windows, "mean_over_kept", mean)
+
+
+def pool_divisor(patch: pytest.MonkeyPatch) -> None:
+    """op(1) is left out, so that counted padding divides twice."""
+    patch.setattr(pools, "_pooled_ones", lambda *_: None)
+
+
+def group_norm_count(patch: pytest.MonkeyPatch) -> None:
+    """Statistics are divided by all positions instead of the kept ones."""
+    patch.setattr(norms, "as_float", lambda op, mask, dtype: op.Cast(op.Or(mask, op.Not(mask)), to=dtype))
+
+
+def where_to_mul(patch: pytest.MonkeyPatch) -> None:
+    """Zeroing by a product, where NaN · 0 = NaN."""
+    call = Op.call
+
+    def product(op: Op, operator: str, *inputs: Any, **settings: Any) -> Any:
+        if operator == "Where" and isinstance(inputs[2], np.ndarray) and not inputs[2].any():
+            mask, data, _ = inputs
+            return call(op, "Mul", data, call(op, "Cast", mask, to=data.dtype))
+        return call(op, operator, *inputs, **settings)
+
+    patch.setattr(Op, "call", product)
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "t - 1": one_ring_fewer,
+    "no zeroing before a pool": no_zeroing_before_a_pool,
+    "all/any swapped": any_for_all,
+    "border filled": border_filled,
+    "epsilon": epsilon,
+    "mask stride": mask_stride,
+    "batch axis": batch_axis,
+    "pool divisor": pool_divisor,
+    "GroupNorm count": group_norm_count,
+    "Where to Mul": where_to_mul,
+}
+
+
+def main() -> None:
+    """Runs every mutation and prints what saw it; exits with 1 if one was not seen."""
+    unseen = False
+    for name in MUTATIONS:
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rf", "--mutate", name]
+        run = subprocess.run(
+            [*command, "tests/test_operators.py", "tests/test_networks.py"], capture_output=True, text=True
+        )
+        failed = re.findall(r"^FAILED \S+?::(\w+)\[(.+?)\]", run.stdout, re.MULTILINE)
+        tests = Counter(test for test, _ in failed)
+        operators = Counter(case.split("/")[0].split(",")[0] for _, case in failed)
+        unseen |= not failed
+        click.echo(f"{name}: {sum(tests.values())} red: {dict(tests)}; about {dict(operators.most_common(6))}")
+    sys.exit(unseen)
+
+
+if __name__ == "__main__":
+    main()
