@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lmonnx.errors import Offence, OptionError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.registry import RULES, Operand, Refused
+from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
@@ -26,6 +27,27 @@ assert _rules.__all__, "importing the rules fills the table"
 #: The lowest IR version that carries metadata on nodes, which is where the rules are recorded.
 IR_VERSION = 10
 NHWC_TO_NCHW, NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+class Unknown:
+    """Stands for what a refused node would have given, so that the nodes behind it are looked at too."""
+
+
+ATTENTION = "it compares positions with each other, as attention does"
+#: Operators that masking is not defined for, wherever they stand, and why.
+UNDEFINED = {
+    "Attention": ATTENTION,
+    "ConvTranspose": "it spreads pixels instead of gathering them, so what a removed one leaves is not defined",
+    "CumSum": "a sum along positions is not defined where some are removed",
+    "DeformConv": "where its windows read depends on the data",
+    "LpPool": "its norm over kept pixels is not defined",
+    "MaxUnpool": "it puts values back at positions that a masked pool did not keep",
+    "QLinearConv": "its integers have no place for neighbour padding; quantise with QuantizeLinear, DequantizeLinear",
+    "TopK": "an order among positions is not defined where some are removed",
+}
+#: Behind a refused node it is not known any more which axes are space; there these are refused too, if that many
+#: of their operands are activations.
+SUSPECTS = {"Softmax": 1, "LogSoftmax": 1, "MatMul": 2}
 
 
 @dataclass(frozen=True)
@@ -70,12 +92,15 @@ class _Lowering:
         (image,) = self.source.inputs
         wide = ir.DataType.DOUBLE if image.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
         self.op = Op(self.graph, rules, wide, taken=names | {"image", "mask"})
-        self.values: dict[ir.Value, Masked | ir.Value] = {}
+        self.values: dict[ir.Value, Masked | ir.Value | Unknown] = {}
         self.offences: list[Offence] = []
 
     def run(self) -> Lowered:
         self.open()
         for node in self.source:
+            if any(isinstance(self.values.get(value), Unknown) for value in node.inputs if value is not None):
+                self.look_at(node)
+                continue
             operands = [self.operand(value) for value in node.inputs]
             if any(isinstance(x, Masked) for x in operands):
                 self.lower(node, operands)
@@ -85,12 +110,12 @@ class _Lowering:
             made = self.values.get(output)
             producer = output.producer()
             if isinstance(made, Masked) and made.border is not None and producer is not None:
-                self.refuse(producer, [made], Refused("an output is a constant Pad that no window has read"))
+                self.refuse(producer, Refused("an output is a constant Pad that no window has read"))
         if self.offences:
             raise UnsupportedOpError(self.offences)
         self.close()
         model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="lmonnx")
-        return Lowered(model, {str(value.name): made for value, made in self.values.items()})
+        return Lowered(model, {str(v.name): x for v, x in self.values.items() if not isinstance(x, Unknown)})
 
     def open(self) -> None:
         """The contract's two inputs; their Where is all that ever reads the image."""
@@ -98,12 +123,9 @@ class _Lowering:
         assert given.dtype is not None
         shape = extents(given)
         nchw = [shape[axis] for axis in NHWC_TO_NCHW] if self.layout == "NHWC" else list(shape)
-        image = ir.Value(
-            name="image", type=ir.TensorType(given.dtype), shape=ir.Shape(["images", *nchw[1:]])
-        )  # fmt: skip
-        mask = ir.Value(
-            name="mask", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(["masks", 1, *nchw[2:]])
-        )  # fmt: skip
+        shapes = ir.Shape(["images", *nchw[1:]]), ir.Shape(["masks", 1, *nchw[2:]])
+        image = ir.Value(name="image", type=ir.TensorType(given.dtype), shape=shapes[0])
+        mask = ir.Value(name="mask", type=ir.TensorType(ir.DataType.BOOL), shape=shapes[1])
         self.graph.inputs.extend([image, mask])
         joined = self.op.Where(mask, image, scalar(0, image))
         joined.shape = ir.Shape(["batch", *nchw[1:]])
@@ -119,7 +141,9 @@ class _Lowering:
         if value not in self.values:
             assert value.const_value is not None, f"{value.name} has no producer"
             self.values[value] = self.op.initializer(self.free_name(value), value.const_value)
-        return self.values[value]
+        made = self.values[value]
+        assert not isinstance(made, Unknown)
+        return made
 
     def free_name(self, value: ir.Value) -> str:
         """The source's name for ``value``, unless the contract's inputs have taken it."""
@@ -127,7 +151,9 @@ class _Lowering:
 
     def copy(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
-            self.refuse(node, operands, Refused("control flow is not followed", "export without it"))
+            unknown = self.refuse(node, Refused("control flow is not followed", "export without it"))
+            self.values.update(dict.fromkeys(node.outputs, unknown))
+            return
         with self.op.made_by("copy", str(node.name)):
             result = self.op.call(node.op_type, *operands, **dict(node.attributes), _outputs=len(node.outputs))  # type: ignore[arg-type]
         made = [result] if isinstance(result, ir.Value) else list(result)
@@ -137,14 +163,14 @@ class _Lowering:
     def lower(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         try:
             if node.op_type not in RULES:
-                raise Refused("there is no rule for this operator")
+                raise Refused(UNDEFINED.get(node.op_type, "there is no rule for this operator"))
             with self.op.made_by(node.op_type, str(node.name)):
                 made = RULES[node.op_type](self.op, node, *operands)
+            self.adopt(node, node.outputs[0], made)
         except Refused as refusal:
-            made = self.refuse(node, operands, refusal)
+            self.values[node.outputs[0]] = self.refuse(node, refusal)
         except UnknownShapeError as unknown:
-            made = self.refuse(node, operands, Refused(str(unknown), "export with a fixed size"))
-        self.adopt(node, node.outputs[0], made)
+            self.values[node.outputs[0]] = self.refuse(node, Refused(str(unknown), "export with a fixed size"))
 
     def adopt(self, node: ir.Node, value: ir.Value, made: Masked | ir.Value) -> None:
         """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before."""
@@ -160,22 +186,35 @@ class _Lowering:
         if producer.op_type == node.op_type:
             producer.name = node.name
 
-    def refuse(self, node: ir.Node, operands: Sequence[Operand], refusal: Refused) -> Masked | ir.Value:
+    def refuse(self, node: ir.Node, refusal: Refused) -> Masked | Unknown:
         """Notes the offence and makes up an output, so that the nodes behind it are looked at too."""
         shapes = tuple(_text(value) for value in node.inputs if value is not None)
-        offence = Offence(str(node.name), node.op_type, shapes, refusal.why)
-        self.offences.append(
-            offence if refusal.remedy is None else Offence(**{**vars(offence), "remedy": refusal.remedy})
-        )
-        output = node.outputs[0]
-        stand_in = ir.Value(name=f"{output.name}/refused", type=output.type, shape=output.shape)
-        x = next((x for x in operands if isinstance(x, Masked)), None)
-        rank = None if output.shape is None else len(output.shape)
-        axes = refusal.axes if refusal.axes is not None or x is None or rank != x.rank else x.axes
-        if not axes or rank is None:
-            return stand_in
-        mask = self.op.constant(np.ones((1,) * rank, np.bool_))
-        return Masked(stand_in, mask, axes, finite=False)
+        remedy = {} if refusal.remedy is None else {"remedy": refusal.remedy}
+        self.offences.append(Offence(str(node.name), node.op_type, shapes, refusal.why, **remedy))
+        known = refusal.axes is not None and node.outputs[0].shape is not None
+        return self.stand_in(node, refusal.axes or ()) if known else Unknown()
+
+    def look_at(self, node: ir.Node) -> None:
+        """A node behind a refused one: it is refused too if that does not depend on which axes are space.
+
+        Where an unknown value meets a masked one in a sum, as behind a residual branch, the layout is known again.
+        """
+        operands = [self.values.get(value) for value in node.inputs if value is not None]
+        activations = [x for x in operands if isinstance(x, (Masked, Unknown))]
+        if node.op_type in UNDEFINED:
+            self.refuse(node, Refused(UNDEFINED[node.op_type]))
+        elif len(activations) >= SUSPECTS.get(node.op_type, len(operands) + 1):
+            self.refuse(node, Refused(ATTENTION))
+        known = next((x for x in activations if isinstance(x, Masked)), None)
+        joined = node.op_type in JOINS and node.outputs[0].shape is not None
+        made = self.stand_in(node, known.axes) if joined and known else Unknown()
+        self.values.update(dict.fromkeys(node.outputs, made))
+
+    def stand_in(self, node: ir.Node, axes: tuple[int, ...]) -> Masked:
+        """A masked value of the shape of the node's output, that no graph will ever compute."""
+        (output, *_) = node.outputs
+        data = ir.Value(name=f"{output.name}/refused", type=output.type, shape=output.shape)
+        return Masked(data, self.op.constant(np.ones((1,) * len(extents(data)), np.bool_)), axes, finite=False)
 
     def close(self) -> None:
         """Outputs by the source's names; one that is still masked is 0 where it is removed."""

@@ -140,9 +140,7 @@ def _kept_part(op: Op, x: Masked, mask: ir.Value) -> ir.Value:
 def matmul(op: Op, node: ir.Node, a: Operand, b: Operand) -> Masked:
     """A product over channels at every position; one over space would mix positions."""
     if isinstance(a, Masked) and isinstance(b, Masked):
-        rows = tuple(x for x in a.axes if x != a.rank - 1)
-        columns = tuple(x for x in b.axes if x != b.rank - 2)
-        raise Refused("a product of two activations is attention", axes=tuple(sorted({*rows, *columns})))
+        raise Refused("a product of two activations compares positions with each other, as attention does")
     if isinstance(b, Masked):
         raise Refused("the activation has to be its left operand", "write the product the other way round")
     assert isinstance(a, Masked)

@@ -20,7 +20,7 @@ def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
     axes = tuple(map(perm.index, x.axes))
     if perm[0] != 0:
-        raise Refused("it moves the batch axis", axes=axes)
+        raise Refused("it moves the batch axis")
     return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes)
 
 
@@ -126,9 +126,10 @@ def _resolved(before: ir.Value, after: ir.Value) -> tuple[int | None, ...]:
     batch = before.shape[0] if before.shape else None
     same = [extent == batch for extent in after.shape or ()]
     rest = [axis for axis, extent in enumerate(known) if extent is None and not same[axis]]
-    if len(rest) != 1 or not any(same):
+    pixels = [extent for extent in extents(before)[1:] if extent is not None]
+    if len(rest) != 1 or not any(same) or len(pixels) + 1 < len(extents(before)):
         return known
-    left = math.prod(extents(before)[1:]) // math.prod(n for n in known if n is not None)  # type: ignore[arg-type]
+    left = math.prod(pixels) // math.prod(extent for extent in known if extent is not None)
     return tuple(left if axis in rest else extent for axis, extent in enumerate(known))
 
 

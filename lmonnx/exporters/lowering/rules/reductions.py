@@ -25,7 +25,7 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     over = tuple(range(x.rank)) if axes is None else tuple(int(a) % x.rank for a in constant(axes, "axes"))
     spatial = tuple(axis for axis in x.axes if axis in over)
     if 0 in over:
-        raise Refused("it reduces the batch, so a row of the result depends on other rows", axes=())
+        raise Refused("it reduces the batch, so a row of the result depends on other rows")
     if not spatial:
         return _per_pixel(op, node, x, over, keepdims)
     data = _over_kept(op, node.op_type, x, over, spatial, keepdims)
