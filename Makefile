@@ -13,7 +13,7 @@ check: .venv/ready
 	$(BIN)/mypy
 
 demo: .venv/ready
-	$(BIN)/python -m lmonnx.demo demo
+	$(BIN)/python examples/demo.py demo
 
 # Which tests see which of the ten faults.
 mutations: .venv/ready

@@ -126,10 +126,10 @@ def _downloaded(name: str, preset: Any) -> Any:
     """The state of the weights, from torch's cache or from torchvision's server; a terminal sees the progress."""
     import torch
 
-    talk = sys.stderr.isatty()
+    progress = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
-        with contextlib.nullcontext() if talk else contextlib.redirect_stderr(io.StringIO()):
-            return preset.get_state_dict(progress=talk, check_hash=True)
+        with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
+            return preset.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         folder = pathlib.Path(torch.hub.get_dir()) / "checkpoints"
         file = preset.url.rsplit("/", 1)[-1]
