@@ -92,7 +92,7 @@ def test_proof_covers_the_suite(exported: lmonnx.Export) -> None:
     names = [row.name for row in exported.verification.rows]
     assert names == [
         "all True", "all False", "16 px patches", "disc removed", "right half removed", "thin stripes",
-        "one pixel removed", "one pixel kept", "original network",
+        "one pixel removed", "one pixel kept", "original, no mask",
     ]  # fmt: skip
     assert "allowed" in str(exported.verification)
 
