@@ -309,6 +309,16 @@ def _layout() -> list[Case]:
     ]  # fmt: skip
 
 
+def _gathers() -> list[Case]:
+    one = step("Gather", "0", np.array(2), axis=1)
+    return [
+        case("Gather/channels reordered", CONV, step("Gather", "0", np.array([3, -4, 1]), axis=1)),
+        case("Gather/one channel", CONV, one, step("Unsqueeze", "1", np.array([1]))),
+        case("Gather/one group", step("Reshape", "x", np.array([0, 2, 2, 10, 13])),
+             step("Gather", "0", np.array(1), axis=1), shape=(4, 10, 13)),
+    ]  # fmt: skip
+
+
 def _norms() -> list[Case]:
     six = step("Conv", "x", w(6, 3, 3, 3), w(6), pads=[1, 1, 1, 1])
     taken_apart = (
@@ -334,5 +344,5 @@ def _norms() -> list[Case]:
     ]  # fmt: skip
 
 
-CASES = [*_windows(), *_reductions(), *_pointwise(), *_joins(), *_layout(), *_norms()]
+CASES = [*_windows(), *_reductions(), *_pointwise(), *_joins(), *_layout(), *_gathers(), *_norms()]
 assert len({case.name for case in CASES}) == len(CASES)

@@ -17,7 +17,7 @@ VOCABULARY = {"lmonnx.errors", "lmonnx.masking"}
 ALLOWED = {
     "reference": (VOCABULARY | {"lmonnx.reference"}, {"torch"}),
     "runtime": (VOCABULARY | {"lmonnx.runtime"}, {"onnxruntime"}),
-    "explain": (VOCABULARY | {"lmonnx", "lmonnx.explain", "lmonnx.runtime"}, set()),
+    "explain": (VOCABULARY | {"lmonnx", "lmonnx.explain", "lmonnx.runtime"}, {"onnxruntime"}),
     "exporters": (
         VOCABULARY | {"lmonnx", "lmonnx.exporters", "lmonnx.reference", "lmonnx.runtime"},
         {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"},

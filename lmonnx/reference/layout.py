@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lmonnx.reference.activation import Border, Masked, RefusedError, Value
 
@@ -47,6 +49,22 @@ def unsqueeze(x: Masked, dims: Sequence[int]) -> Masked:
         data, mask = data.unsqueeze(dim), mask.unsqueeze(dim)
     old = [axis for axis in range(rank) if axis not in new]
     return Masked(data, mask, tuple(old[axis] for axis in x.axes))
+
+
+def take(x: Masked, indices: Tensor, dim: int) -> Masked:
+    """The entries `indices` along an axis that is neither space nor the batch; one entry alone drops the axis."""
+    dim %= x.data.ndim
+    if dim in (0, *x.axes):
+        raise RefusedError("it takes single positions of the batch or of space")
+    if indices.ndim > 1:
+        raise RefusedError(f"its indices have {indices.ndim} axes")
+    count = x.data.shape[dim]
+    places = torch.where(indices < 0, indices + count, indices).to(torch.int64).reshape(-1)
+    taken = x.holding(x.data.index_select(dim, places))
+    if indices.ndim == 1:
+        return taken
+    axes = tuple(axis - (axis > dim) for axis in x.axes)
+    return Masked(taken.data.squeeze(dim), taken.mask.squeeze(dim), axes)
 
 
 def reshape(x: Masked, shape: Sequence[int]) -> Value:

@@ -205,6 +205,7 @@ ONNX_OPERATORS: dict[str, Rule] = {
     "Conv": _conv,
     "Dropout": _dropout,
     "Flatten": _flatten,
+    "Gather": lambda call, x, indices: layout.take(x, indices, call.get("axis", 0)),
     "GlobalAveragePool": _global(_mean),
     "GlobalMaxPool": _global(_max),
     "GroupNormalization": _group_norm,

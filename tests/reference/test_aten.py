@@ -277,3 +277,24 @@ def test_a_module_that_writes_its_buffers_is_refused(image: Tensor, mask: Tensor
     with pytest.raises(UnsupportedOpError, match="buffer"):
         mask_aware(module)(image, mask)
     assert module.calls.item() == 0
+
+
+class Takes(nn.Module):
+    """Channels of a convolution, in order or out of it."""
+
+    def __init__(self, *, out_of_order: bool) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.conv, self.out_of_order = nn.Conv2d(3, 4, 3, padding=1), out_of_order
+        self.register_buffer("order", torch.tensor([2, -4]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.out_of_order:
+            x = torch.cat([x.index_select(1, self.order % 4), x.select(1, 1).unsqueeze(1)], 1)
+        return x.mean((2, 3))
+
+
+def test_channels_can_be_taken(image: Tensor, mask: Tensor) -> None:
+    in_order, out_of_order = (mask_aware(Takes(out_of_order=o).double().eval())(image, mask) for o in (False, True))
+    torch.testing.assert_close(out_of_order, in_order[:, [2, 0, 1]], rtol=0, atol=1e-12)

@@ -146,6 +146,7 @@ CASES = [
     *[case(name, axes=i64(-1)) for name in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum")],
     case("ReduceMean", axes=i64(1)),
     case("ReduceSum", 12, axes=[2, 3]),
+    case("Gather", indices=i64(2, 0, -1), axis=1),
     *[case(name, axes=i64(-1)) for name in ("ReduceL1", "ReduceL2", "ReduceSumSquare")],
     case("Softmax", axis=1),
     case("Softmax", 12, reads=["z"], before=NHWC, axis=3),
