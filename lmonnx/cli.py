@@ -120,7 +120,7 @@ def parse_rules(text: str) -> MaskRules:
     Raises:
         OptionError: if it does not have that form, or names an unknown rule.
     """
-    pairs = [part.partition("=") for part in text.split(",") if part]
+    pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     unknown = [name for name, _, _ in pairs if name not in ("average", "concat")]
     if unknown:
         raise OptionError(f"rule {unknown[0]!r} is unknown; write average=valid|area,concat=all|any|majority")

@@ -78,7 +78,7 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
     ("command", "message"),
     [
         ("export missing.onnx -o out.onnx", "there is no file missing.onnx"),
-        ("export classes.txt -o out.onnx", "does not end in .onnx"),
+        ("export classes.txt -o out.onnx", "not a file whose name ends in .onnx"),
         ("export resnet500 -o out.onnx", "did you mean resnet50"),
         ("export mobilenet.onnx -o out.onnx --mean 0.5", "give --size too"),
         ("export mobilenet.onnx -o out.onnx --rules area", "rule 'area' is unknown"),

@@ -43,6 +43,7 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
         SourceError: if the model cannot be brought to an opset that the lowering writes.
     """
     model = _to_opset(inlined(model))
+    _free_batch(model.graph)
     _set_size(model, size, layout)
     _infer(model)
     fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
@@ -67,10 +68,15 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
 
 
 def inlined(model: ir.Model) -> ir.Model:
-    """A copy with its functions inlined; names of nodes are unique afterwards."""
+    """A copy with its functions inlined and its Constant nodes lifted; names of nodes are unique afterwards."""
     copy = ir.from_proto(ir.to_proto(model))
     assert isinstance(copy, ir.Model)
-    for step in (passes.InlinePass(), passes.RemoveInitializersFromInputsPass(), passes.NameFixPass()):
+    for step in (
+        passes.InlinePass(),
+        passes.RemoveInitializersFromInputsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.NameFixPass(),
+    ):
         step(copy)
     return copy
 
@@ -81,9 +87,10 @@ def _to_opset(model: ir.Model) -> ir.Model:
     if have is None:
         raise SourceError("the model imports no opset of the default domain; write it again with a current exporter")
     if have < OPSET:
+        model.ir_version = max(model.ir_version, 8)  # an older one lists initializers among the inputs
         try:
             model = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), OPSET))
-        except RuntimeError as error:
+        except (RuntimeError, onnx.version_converter.ConvertError) as error:
             reason = str(error).strip().splitlines()[0]
             raise SourceError(
                 f"opset {have} could not be converted to {OPSET} ({reason}); write the model again at opset {OPSET}"
@@ -95,6 +102,39 @@ def _to_opset(model: ir.Model) -> ir.Model:
         if not node.domain:
             node.version = target
     return model
+
+
+def _free_batch(graph: ir.Graph) -> None:
+    """Makes the Reshapes of a graph whose batch is fixed at 1 keep the batch instead of writing the 1.
+
+    Raises:
+        SourceError: if the batch is fixed at another number.
+    """
+    (image,) = graph.inputs
+    batch = extents(image)[0]
+    if batch is None:
+        return
+    if batch != 1:
+        raise SourceError(
+            f"the batch of {image.name!r} is fixed at {batch}; write the model with a free batch, or with 1"
+        )
+    depending: set[ir.Value] = {image}
+    for node in graph:
+        if not depending.intersection(value for value in node.inputs if value is not None):
+            continue
+        depending.update(node.outputs)
+        target = node.inputs[1] if node.op_type == "Reshape" else None
+        shape = None if target is None or target.const_value is None else target.const_value.numpy()
+        if shape is not None and shape.size > 1 and shape[0] == 1:
+            node.replace_input_with(1, _constant(graph, f"{node.name}/shape", np.array([0, *shape[1:]], np.int64)))
+            node.attributes.pop("allowzero", None)
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(array)
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
+    graph.register_initializer(value)
+    return value
 
 
 def _set_size(model: ir.Model, size: tuple[int, int], layout: str) -> None:
@@ -156,23 +196,34 @@ def _scalar_bounds(node: ir.Node) -> None:
     """Clip's bounds with no axes, as the operator wants them; some converters write one axis of extent 1."""
     for i, bound in enumerate(node.inputs[1:], start=1):
         if bound is not None and bound.const_value is not None and bound.const_value.numpy().ndim:
-            array = bound.const_value.numpy().reshape(())
-            scalar = ir.Value(
-                name=f"{node.name}/bound{i}",
-                const_value=ir.tensor(array),
-                type=bound.type,
-                shape=ir.Shape([]),
-            )
-            assert node.graph is not None
             assert isinstance(node.graph, ir.Graph)
-            node.graph.register_initializer(scalar)
-            node.replace_input_with(i, scalar)
+            array = bound.const_value.numpy().reshape(())
+            node.replace_input_with(i, _constant(node.graph, f"{node.name}/bound{i}", array))
+
+
+def _explicit_squeeze(node: ir.Node) -> None:
+    """The axes of a Squeeze that names none: all of extent 1 but the batch."""
+    (x, *axes) = node.inputs
+    if x is None or x.shape is None or any(axis is not None for axis in axes):
+        return
+    assert isinstance(node.graph, ir.Graph)
+    ones = [axis for axis, extent in enumerate(extents(x)) if axis and extent == 1]
+    node.resize_inputs(2)
+    node.replace_input_with(1, _constant(node.graph, f"{node.name}/axes", np.array(ones, np.int64)))
+
+
+def _evaluation_mode(node: ir.Node) -> None:
+    """A BatchNormalization with stored statistics, which alone may be folded."""
+    if attributes(node).get("training_mode", 0):
+        raise SourceError(f"{node.op_type} {node.name!r} is in training mode; write the model in evaluation mode")
 
 
 #: operator -> what makes its canonical form, in place.
 CANONICAL: dict[str, Callable[[ir.Node], None]] = {
     **dict.fromkeys(WINDOWED, _explicit_window),
+    "BatchNormalization": _evaluation_mode,
     "Clip": _scalar_bounds,
+    "Squeeze": _explicit_squeeze,
 }
 
 
@@ -212,6 +263,8 @@ def _group_norms(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, ir.Node]]:
             or users[0].op_type != "Reshape"
             or not plain
         ):
+            continue
+        if len(list(before.outputs[0].uses())) != 1:
             continue
         whole, back = before.inputs[0], users[0].outputs[0]
         assert scale is not None and bias is not None  # noqa: PT018

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir.passes.common as passes
 import torch
 
-from lmonnx.errors import VerificationError
+from lmonnx.errors import OptionError, VerificationError
 from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.package import contract_of, publication, write
@@ -67,7 +67,9 @@ def export(
     """
     rules = rules or MaskRules()
     destination = pathlib.Path(path)
-    sides = (size, size) if isinstance(size, int) else size
+    if isinstance(source, (str, os.PathLike)) and destination.exists() and destination == pathlib.Path(source):
+        raise OptionError(f"{path} is the source; write the graph to another file")
+    sides = _sides(size)
     with publication(destination) as temporary:
         network = resolve(source, weights=weights, size=sides, preprocessing=preprocessing, labels=labels)
         lowered = lower(normalise(network.graph, network.size, network.layout), rules, layout=network.layout)
@@ -81,3 +83,17 @@ def export(
             raise VerificationError(f"graph and reference differ; nothing was published\n{verification}")
         write(lowered.model, dataclasses.replace(contract, verified=verification.summary()), temporary)
     return Export(destination, verification)
+
+
+def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Height and width.
+
+    Raises:
+        OptionError: if they are not positive whole numbers.
+    """
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise OptionError(f"size={size!r} is not a number of pixels, or (height, width)")
+    return sides

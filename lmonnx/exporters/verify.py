@@ -139,7 +139,8 @@ def verify(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     neighbours = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
     singles = [_in_parts(reference, near, mask) for near in neighbours]
     names = list(runner.contract.outputs)
-    graph = _in_parts(lambda a, b: _ordered(runner.run(a, b), names), image, mask)
+    hidden = np.where(mask, image, np.float32(np.nan))  # a removed pixel may hold anything
+    graph = _in_parts(lambda a, b: _ordered(runner.run(a, b), names), hidden, mask)
     if [a.shape for a in graph] != [a.shape for a in exact]:
         raise VerificationError(
             f"the graph's outputs have shapes {[a.shape for a in graph]} and the reference's {[a.shape for a in exact]}"
@@ -157,8 +158,16 @@ def _variation(output: Array) -> float:
     """Standard deviation of an output about its mean over the rows: what depends on image and mask.
 
     Not of the output as a whole, most of which may be constants of the classes.
+
+    Raises:
+        VerificationError: if it does not vary, so that no comparison says anything.
     """
-    return float(np.std(output - output.mean(axis=0))) or float(np.abs(output).max()) or 1.0
+    spread = float(np.std(output - output.mean(axis=0)))
+    if spread <= 1e-9 * float(np.abs(output).max()):
+        raise VerificationError(
+            "an output of the network is the same for every image and mask; there is nothing to compare"
+        )
+    return spread
 
 
 def _original(
@@ -169,9 +178,20 @@ def _original(
     return Row("original, no mask", _differences(plain, tuple(a[:1] for a in exact), scales)[0], theirs[0])
 
 
+def _with_batch(outputs: tuple[Array, ...], rows: int) -> tuple[Array, ...]:
+    """The outputs, each of which must have a row for each image."""
+    for i, output in enumerate(outputs):
+        if output.ndim == 0 or len(output) != rows:
+            raise VerificationError(
+                f"output {i} of the network has the shape {output.shape} for {rows} images; its first axis is no batch"
+            )
+    return outputs
+
+
 def _in_parts(run: Callable[[Array, Array], tuple[Array, ...]], image: Array, mask: Array) -> tuple[Array, ...]:
     """Runs a few rows at a time, because wide networks in float64 take much memory."""
-    parts = [run(image[i : i + ROWS_AT_ONCE], mask[i : i + ROWS_AT_ONCE]) for i in range(0, len(image), ROWS_AT_ONCE)]
+    slices = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(image), ROWS_AT_ONCE)]
+    parts = [_with_batch(run(image[part], mask[part]), len(image[part])) for part in slices]
     return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 

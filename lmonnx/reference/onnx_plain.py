@@ -238,7 +238,7 @@ def _gather(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     axis = call.get("axis", 0) % x.ndim
     positive = torch.where(indices < 0, indices + x.shape[axis], indices).to(torch.int64)
     taken = x.index_select(axis, positive.reshape(-1))
-    return taken.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return taken.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def _split(call: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:

@@ -185,7 +185,7 @@ def test_transposed_convolutions_are_refused(tmp_path: Path) -> None:
     [
         ("missing.onnx", {}, SourceError, "there is no file missing.onnx"),
         ("resnet5", {}, SourceError, "did you mean resnet50"),
-        (Path(__file__).as_posix(), {}, SourceError, "does not end in .onnx"),
+        (Path(__file__).as_posix(), {}, SourceError, "not a file whose name ends in .onnx"),
         ("resnet18", {"weights": "V3"}, WeightsError, "choose one of default, IMAGENET1K_V1, seed:N"),
         ("resnet18", {"weights": "seed:one"}, WeightsError, "write seed:0"),
         ("missing.onnx", {"weights": "seed:0"}, OptionError, "is for networks by name"),

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.errors import Offence, OptionError, UnsupportedOpError
+from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
-from lmonnx.exporters.lowering.registry import RULES, Operand, Refused
+from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
 from lmonnx.exporters.ops.fill import zeroed
@@ -45,6 +45,7 @@ UNDEFINED = {
     "QLinearConv": "its integers have no place for neighbour padding; quantise with QuantizeLinear, DequantizeLinear",
     "TopK": "an order among positions is not defined where some are removed",
 }
+FOREIGN = "it belongs to the domain {!r}, and only standard operators are known"
 #: Behind a refused node it is not known any more which axes are space; there these are refused too, if that many
 #: of their operands are activations.
 SUSPECTS = {"Softmax": 1, "LogSoftmax": 1, "MatMul": 2}
@@ -91,7 +92,8 @@ class _Lowering:
         names = {str(value.name) for value in values} | {str(node.name) for node in self.source}
         (image,) = self.source.inputs
         wide = ir.DataType.DOUBLE if image.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
-        self.op = Op(self.graph, rules, wide, taken=names | {"image", "mask"})
+        self.names = names | {"image", "mask"}
+        self.op = Op(self.graph, rules, wide, taken=self.names)
         self.values: dict[ir.Value, Masked | ir.Value | Unknown] = {}
         self.offences: list[Offence] = []
 
@@ -102,7 +104,9 @@ class _Lowering:
                 self.look_at(node)
                 continue
             operands = [self.operand(value) for value in node.inputs]
-            if any(isinstance(x, Masked) for x in operands):
+            if node.domain not in ("", INTERNAL_DOMAIN):
+                self.values.update(dict.fromkeys(node.outputs, self.refuse(node, Refused(FOREIGN.format(node.domain)))))
+            elif any(isinstance(x, Masked) for x in operands):
                 self.lower(node, operands)
             else:
                 self.copy(node, operands)
@@ -147,12 +151,21 @@ class _Lowering:
 
     def free_name(self, value: ir.Value) -> str:
         """The source's name for ``value``, unless the contract's inputs have taken it."""
-        return f"{value.name}_" if value.name in ("image", "mask") else str(value.name)
+        name = str(value.name)
+        if name in ("image", "mask"):
+            while name in self.names:
+                name += "_"
+        return name
 
     def copy(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
             unknown = self.refuse(node, Refused("control flow is not followed", "export without it"))
             self.values.update(dict.fromkeys(node.outputs, unknown))
+            return
+        if node.domain == INTERNAL_DOMAIN:
+            self.lower(node, [self.kept_everywhere(operands[0]), *operands[1:]])
+            lowered = self.values[node.outputs[0]]
+            self.values[node.outputs[0]] = lowered.data if isinstance(lowered, Masked) else lowered
             return
         with self.op.made_by("copy", str(node.name)):
             result = self.op.call(node.op_type, *operands, **dict(node.attributes), _outputs=len(node.outputs))  # type: ignore[arg-type]
@@ -160,17 +173,27 @@ class _Lowering:
         for value, new in zip(node.outputs, made, strict=True):
             self.adopt(node, value, new)
 
+    def kept_everywhere(self, value: Operand) -> Masked:
+        """A plain map [N, C, …space] as a masked one of which nothing is removed."""
+        assert isinstance(value, ir.Value)
+        _, _, *space = extents(value)
+        mask = self.op.constant(np.ones((1, 1, *(extent or 1 for extent in space)), np.bool_))
+        return Masked(value, mask, tuple(range(2, 2 + len(space))))
+
     def lower(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         try:
+            if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+                raise Refused("it has several outputs that are read, and rules make one")
             if node.op_type not in RULES:
                 raise Refused(UNDEFINED.get(node.op_type, "there is no rule for this operator"))
             with self.op.made_by(node.op_type, str(node.name)):
                 made = RULES[node.op_type](self.op, node, *operands)
             self.adopt(node, node.outputs[0], made)
         except Refused as refusal:
-            self.values[node.outputs[0]] = self.refuse(node, refusal)
+            self.values.update(dict.fromkeys(node.outputs, self.refuse(node, refusal)))
         except UnknownShapeError as unknown:
-            self.values[node.outputs[0]] = self.refuse(node, Refused(str(unknown), "export with a fixed size"))
+            unclear = self.refuse(node, Refused(str(unknown), "export with a fixed size"))
+            self.values.update(dict.fromkeys(node.outputs, unclear))
 
     def adopt(self, node: ir.Node, value: ir.Value, made: Masked | ir.Value) -> None:
         """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before."""
@@ -225,17 +248,20 @@ class _Lowering:
                 assert isinstance(data, ir.Value)
                 if data in self.graph.outputs or data.producer() is None:
                     data = self.op.Identity(data)
-            if made is not data and data.name != output.name:
-                _swap_names(data, made.data if isinstance(made, Masked) else made, str(output.name))
-            if output.shape is not None:
+            self.rename(data, self.free_name(output))
+            if extents(output):
                 data.shape = ir.Shape(["batch", *extents(output)[1:]])
             self.graph.outputs.append(data)
+        joined = self.graph.node(0).outputs[0]
+        if not joined.uses() and joined not in self.graph.outputs:
+            raise SourceError("no output of the network depends on its image")
 
-
-def _swap_names(data: ir.Value, other: Operand, name: str) -> None:
-    if isinstance(other, ir.Value) and other.name == name:
-        other.name = data.name
-    data.name = name
+    def rename(self, data: ir.Value, name: str) -> None:
+        """Gives ``data`` a name, and the value that had it the name of ``data``."""
+        for value in (value for node in self.graph for value in node.outputs):
+            if value.name == name:
+                value.name = data.name
+        data.name = name
 
 
 def _text(value: ir.Value) -> str:

@@ -59,7 +59,7 @@ def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
 
 def covers(op: Op, mask: ir.Value, window: Window) -> ir.Value:
     """The mask after a window: kept where it covers at least one kept pixel. [N, 1, H, W] -> [N, 1, H', W']."""
-    if _taps(window) == [{0}, {0}] and set(window.strides) == {1}:
+    if {*window.kernel, *window.strides} == {1} and not any(map(any, window.pads)):
         return mask
     grown = op.Greater(counted(op, mask, window), op.number(0.5))
     grown.meta["covers"] = (mask, window)
@@ -104,8 +104,8 @@ def _taps(window: Window) -> list[set[int]]:
 def _contains(big: ir.Value, small: ir.Value) -> bool:
     """Whether ``big`` is known to keep all that ``small`` keeps, for masks of one extent.
 
-    Three facts: a & b is within a; a window of stride 1 that reads its own position keeps what was kept;
-    and of two windows of one stride over one mask, the one with more taps keeps more.
+    Three facts: a & b is within a; a window of stride 1 that reads its own position keeps what was kept, if there
+    are as many windows as pixels; and of two windows of one stride over one mask, the one with more taps keeps more.
     So a residual block's sum has the mask of its input, and a stage of a ResNet one mask.
     """
     if big is small or any(_contains(big, part) for part in small.meta.get("within", ())):
@@ -113,9 +113,10 @@ def _contains(big: ir.Value, small: ir.Value) -> bool:
     if "covers" not in big.meta:
         return False
     mask, window = big.meta["covers"]
-    if set(window.strides) == {1} and all(0 in taps for taps in _taps(window)) and _contains(mask, small):
+    centred = set(window.strides) == {1} and all(0 in taps for taps in _taps(window))
+    if centred and extents(mask)[2:] == extents(big)[2:] and _contains(mask, small):
         return True
-    if "covers" not in small.meta:
+    if "covers" not in small.meta or extents(small)[2:] != extents(big)[2:]:
         return False
     other, narrower = small.meta["covers"]
     return (

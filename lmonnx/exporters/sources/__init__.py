@@ -47,8 +47,8 @@ def resolve(
         raise OptionError(f"size {size} and preprocessing.size {preprocessing.size} differ; leave size out")
     if isinstance(source, torch.nn.Module):
         return from_module(source, size=size, preprocessing=preprocessing, labels=labels)
-    if by_name and os.path.isfile(source):
-        raise SourceError(f"{source} is a file whose name does not end in .onnx; only ONNX models are read")
+    if by_name and os.path.exists(source):
+        raise SourceError(f"{source} is not a file whose name ends in .onnx; only ONNX models are read")
     if isinstance(source, str) and by_name:
         return from_torchvision(source, weights, size)
     return from_onnx(pathlib.Path(source), size=size, preprocessing=preprocessing, labels=labels)

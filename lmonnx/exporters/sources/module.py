@@ -126,12 +126,11 @@ def _arrays(outputs: Any) -> tuple[Array, ...]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """PyTorch's exporter talks on every channel; what matters of it comes as an exception."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

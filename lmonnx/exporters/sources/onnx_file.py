@@ -54,7 +54,7 @@ def from_onnx(
         graph=model,
         size=fixed,
         layout=layout,
-        reference=lambda rules: _reference(model, str(image.name), layout, rules),
+        reference=lambda rules: _reference(model, image, layout, rules),
         plain=lambda array: _plain(path, str(image.name), layout, array),
         front_end="onnx",
         preprocessing=preprocessing,
@@ -92,7 +92,9 @@ def _load(path: pathlib.Path) -> ir.Model:
         raise SourceError(f"there is no file {path}")
     try:
         onnx.checker.check_model(str(path))
-        return ir.load(path)
+        model = ir.load(path)
+        ir.external_data.load_to_model(model)
+        return model
     except Exception as error:  # protobuf, onnx and onnx_ir each have their own
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise SourceError(f"{path} is not a valid ONNX model: {line}") from error
@@ -132,11 +134,12 @@ def _python(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _reference(model: ir.Model, image: str, layout: str, rules: MaskRules) -> Reference:
+def _reference(model: ir.Model, image: ir.Value, layout: str, rules: MaskRules) -> Reference:
+    """The file's nodes as they are; row by row where its batch is fixed at one."""
     program = reference.mask_aware_nodes(
         nodes_of(model),
         arrays_of(model),
-        image=image,
+        image=str(image.name),
         outputs=[str(value.name) for value in model.graph.outputs],
         opset=model.opset_imports[""],
         rules=rules,
@@ -144,11 +147,17 @@ def _reference(model: ir.Model, image: str, layout: str, rules: MaskRules) -> Re
     )
 
     def run(array: Array, mask: Array) -> tuple[Array, ...]:
-        with torch.no_grad():
-            outputs = program(torch.from_numpy(array), torch.from_numpy(mask))
-        return tuple(np.asarray(output.cpu().numpy()) for output in outputs)
+        count = 1 if extents(image)[0] == 1 else len(array)
+        rows = [_run(program, array[i : i + count], mask[i : i + count]) for i in range(0, len(array), count)]
+        return tuple(np.concatenate(output) for output in zip(*rows, strict=True))
 
     return run
+
+
+def _run(program: reference.NodeProgram, image: Array, mask: Array) -> tuple[Array, ...]:
+    with torch.no_grad():
+        outputs = program(torch.from_numpy(image), torch.from_numpy(mask))
+    return tuple(np.asarray(output.cpu().numpy()) for output in outputs)
 
 
 def _plain(path: pathlib.Path, image: str, layout: str, array: Array) -> tuple[Array, ...]:

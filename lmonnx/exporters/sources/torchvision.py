@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import importlib
 import io
@@ -81,24 +82,38 @@ def from_torchvision(name: str, weights: str = "default", size: tuple[int, int] 
 
 
 def seeded(module: Any, seed: int) -> Any:
-    """Fills ``module`` with random weights under which activations keep their scale; returns it.
+    """Fills ``module`` with random weights under which it behaves like a trained network; returns it.
 
-    Weights are normal with variance 2 / fan-in (He et al., ICCV 2015); norm scales and running variances are
-    uniform in 0.5 … 1.5; biases and running means normal with deviation 0.1. So the batch norms of a fresh
-    network are not the identity, and a fault in them shows.
+    Weights are normal with variance 2 / fan-in (He et al., ICCV 2015), scales of norms uniform in 0.5 … 1.5, biases
+    normal with deviation 0.1. The running statistics of batch norms are those of random images, as they would
+    be after training, so that activations keep their scale in a network of any depth. They are computed in float64 and
+    rounded to bfloat16: the same on every machine.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or name.endswith(("running_mean", "running_var")):
             continue
-        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+        if tensor.ndim == 1 and name.endswith("weight"):
             tensor.uniform_(0.5, 1.5, generator=generator)
         elif tensor.ndim < 2:
             tensor.normal_(0.0, 0.1, generator=generator)
         else:
             tensor.normal_(0.0, math.sqrt(2 / tensor[0].numel()), generator=generator)
+    norms = [name for name, part in module.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    twin = copy.deepcopy(module).double().eval()
+    for name in norms:
+        norm = twin.get_submodule(name).train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the average over all batches, of which there is one
+    if norms:
+        with torch.no_grad():
+            twin(torch.randn(4, 3, 128, 128, generator=generator, dtype=torch.float64))
+    for name in norms:
+        for statistic in ("running_mean", "running_var"):
+            value = getattr(twin.get_submodule(name), statistic)
+            getattr(module.get_submodule(name), statistic).copy_(value.to(torch.bfloat16))
     return module
 
 
@@ -117,8 +132,8 @@ def _chosen(name: str, weights: str, choices: Any) -> Any:
 
 def _seed(weights: str) -> int:
     number = weights.removeprefix("seed:")
-    if not number.isdecimal():
-        raise WeightsError(f"weights {weights!r} do not end in a whole number; write seed:0")
+    if not number.isdecimal() or int(number) >= 2**63:
+        raise WeightsError(f"weights {weights!r} do not end in a whole number below 2^63; write seed:0")
     return int(number)
 
 

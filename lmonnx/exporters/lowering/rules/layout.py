@@ -61,6 +61,8 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
     groups = factors(before, after)
     if groups is None:
         raise Refused(f"how it maps {_text(before)} to {_text(after)} is not known", "export with a fixed size")
+    if len(after) == 2 and groups[0] == ([0], [0]):
+        return _vector(op, node, x, shape)
     axes: list[int] = []
     lost, mixed = 0, False
     for old, new in groups:
@@ -79,8 +81,7 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
             axes=tuple(axes),
         )
     if lost == len(x.axes):
-        vector: ir.Value = op.call(node.op_type, zeroed(op, x), *shape, **attributes(node))
-        return vector
+        return _vector(op, node, x, shape)
     if lost:
         raise Refused(f"mapping {_text(before)} to {_text(after)} keeps one spatial axis and flattens another")
     target = [-1 if axis == 0 else (after[axis] or 0) if axis in axes else 1 for axis in range(len(after))]
@@ -89,6 +90,12 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
         mask=op.Reshape(x.mask, ints(target)),
         axes=tuple(axes),
     )
+
+
+def _vector(op: Op, node: ir.Node, x: Masked, shape: Sequence[ir.Value | None]) -> ir.Value:
+    """Removed pixels are 0, and the mask is consumed."""
+    vector: ir.Value = op.call(node.op_type, zeroed(op, x), *shape, **attributes(node))
+    return vector
 
 
 #: Stands for the unknown extent of a batch: a prime that no product of known extents contains.

@@ -103,10 +103,7 @@ def cast(op: Op, node: ir.Node, x: Masked) -> Masked:
 @rule("BatchNormalization")
 def batch_normalization(op: Op, node: ir.Node, x: Masked, *statistics: ir.Value) -> Masked:
     """The op with its stored statistics: an affine function of each channel."""
-    settings = attributes(node)
-    if settings.get("training_mode", 0):
-        raise Refused("it is in training mode and normalises by the batch", "export the network in evaluation mode")
-    data = op.call("BatchNormalization", unpadded(x).data, *statistics, **settings)
+    data = op.call("BatchNormalization", unpadded(x).data, *statistics, **attributes(node))
     return x.but(data=data, zero=False, nonnegative=False)
 
 
@@ -115,8 +112,6 @@ def identity(op: Op, node: ir.Node, x: Masked, *settings: Operand) -> Masked:
     """Nothing, in evaluation mode."""
     if len(settings) > 1 and settings[1] is not None and constant(settings[1], "training_mode").any():
         raise Refused("it is in training mode", "export the network in evaluation mode")
-    if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refused("its mask output is read", "export the network in evaluation mode")
     return x
 
 

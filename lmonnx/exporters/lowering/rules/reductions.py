@@ -22,7 +22,10 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     x = unpadded(x)
     settings = attributes(node)
     keepdims = int(settings.get("keepdims", 1))
-    over = tuple(range(x.rank)) if axes is None else tuple(int(a) % x.rank for a in constant(axes, "axes"))
+    over = () if axes is None else tuple(int(a) % x.rank for a in constant(axes, "axes"))
+    if not over and settings.get("noop_with_empty_axes", 0):
+        return x
+    over = over or tuple(range(x.rank))
     spatial = tuple(axis for axis in x.axes if axis in over)
     if 0 in over:
         raise Refused("it reduces the batch, so a row of the result depends on other rows")

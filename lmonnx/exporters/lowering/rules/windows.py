@@ -66,8 +66,6 @@ def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
     """Over kept pixels; a window as large as the map is a global pool."""
     settings = attributes(node)
     window = window_of(x, settings["kernel_shape"], settings)
-    if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refused("the indices of a maximum over kept pixels are not defined")
     if window.kernel == x.space and x.border is None and not any(map(any, window.pads)):
         return _global(op, x, "ReduceMax" if node.op_type == "MaxPool" else "ReduceMean")
     if node.op_type == "MaxPool":
