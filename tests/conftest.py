@@ -1,4 +1,4 @@
-"""What all tests share: seeded random numbers, and the switch for a fault."""
+"""What all tests share: seeded random numbers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,6 @@ import zlib
 
 import numpy as np
 import pytest
-
-from tests.mutations import MUTATIONS
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutate", choices=sorted(MUTATIONS), help="switch on one fault, which tests must see")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if name := config.getoption("--mutate"):
-        MUTATIONS[name](pytest.MonkeyPatch())
 
 
 @pytest.fixture

@@ -158,6 +158,91 @@ def test_batch_of_one_in_the_file(tmp_path: Path) -> None:
     assert lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").verification
 
 
+@pytest.mark.parametrize("target", [[1, 4], [1, -1]])
+def test_reshape_to_a_batch_of_one_keeps_the_batch(target: list[int], tmp_path: Path) -> None:
+    model = build((*HEAD[:3], step("Reshape", "2", np.array(target))), (3, 32, 32), 18)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "in.onnx")
+    assert lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").verification
+
+
+def test_reshape_by_the_size_of_the_batch(tmp_path: Path) -> None:
+    size = (step("Shape", "2"), step("Gather", "3", np.array(0)), step("Unsqueeze", "4", np.array([0])))
+    steps = (*HEAD[:3], *size, step("Concat", "5", np.array([-1]), axis=0), step("Reshape", "2", "6"))
+    assert lmonnx.export(onnx_file(tmp_path / "in.onnx", *steps), tmp_path / "out.onnx").verification
+
+
+def test_weights_beside_the_file(tmp_path: Path) -> None:
+    model = build(HEAD, (3, 32, 32), 18)
+    onnx.save(model, tmp_path / "in.onnx", save_as_external_data=True, location="in.data", size_threshold=0)
+    (tmp_path / "elsewhere").mkdir()
+    result = lmonnx.export(tmp_path / "in.onnx", tmp_path / "elsewhere" / "out.onnx")
+    assert result.verification
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["out.onnx"]
+
+
+def test_old_files_list_initializers_among_the_inputs(tmp_path: Path) -> None:
+    model = build(HEAD, (3, 32, 32), 9)
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(model, tmp_path / "in.onnx")
+    assert lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").verification
+
+
+def test_outputs_keep_their_names(tmp_path: Path) -> None:
+    model = build((*HEAD, step("Flatten", "2"), step("Add", "3", "4")), (3, 32, 32), 18)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("value4", 1, ["n", 4]))
+    onnx.save(model, tmp_path / "in.onnx")
+    result = lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert list(Runner(result.path, provider="cpu").contract.outputs) == ["value5", "value4"]
+
+
+@pytest.mark.parametrize("case", ["foreign domain", "training mode", "no image", "constant output"])
+def test_what_is_not_a_masked_network_is_said(case: str, tmp_path: Path) -> None:
+    model = build(HEAD, (3, 32, 32), 18)
+    if case == "foreign domain":
+        model.graph.node[1].domain = "my.domain"
+        model.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
+    elif case == "training mode":
+        four = [np.ones(4)] * 4
+        steps = (HEAD[0], step("BatchNormalization", "0", *four), step("GlobalAveragePool", "1"))
+        model = build(steps, (3, 32, 32), 18)
+        model.graph.node[1].attribute.append(onnx.helper.make_attribute("training_mode", 1))
+        model.graph.node[1].output.extend(["mean", "var"])
+    elif case == "no image":
+        model = build((*HEAD, step("Relu", np.ones((2, 4)))), (3, 32, 32), 18)
+    else:
+        model = build((step("Sub", "x", np.array(1e6)), step("Relu", "0"), *_behind(1)), (3, 32, 32), 18)
+    onnx.save(model, tmp_path / "in.onnx")
+    message = {
+        "foreign domain": "belongs to the domain 'my.domain'",
+        "training mode": "is in training mode",
+        "no image": "no output of the network depends on its image",
+        "constant output": "the same for every image and mask",
+    }[case]
+    with pytest.raises(lmonnx.LmonnxError, match=message):
+        lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def _behind(last: int) -> tuple[object, ...]:
+    return step("GlobalAveragePool", str(last)), step("Flatten", str(last + 1))
+
+
+def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
+    source = onnx_file(tmp_path / "in.onnx", *HEAD)
+    with pytest.raises(OptionError, match="is the source"):
+        lmonnx.export(source, source)
+
+
+@pytest.mark.parametrize("size", [0, (-3, 4), (3, 4, 5)])
+def test_sizes_that_are_none(size: object, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="is not a number of pixels"):
+        lmonnx.export(Small().eval(), tmp_path / "out.onnx", size=size)  # type: ignore[arg-type]
+
+
 def test_attention_is_refused_with_every_node_named(tmp_path: Path) -> None:
     layers = 2
     network = import_torchvision().models.VisionTransformer(32, 8, layers, 2, 16, 32).eval()

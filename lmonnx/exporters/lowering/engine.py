@@ -249,7 +249,7 @@ class _Lowering:
                 if data in self.graph.outputs or data.producer() is None:
                     data = self.op.Identity(data)
             self.rename(data, self.free_name(output))
-            if extents(output):
+            if output.shape is not None and extents(output):
                 data.shape = ir.Shape(["batch", *extents(output)[1:]])
             self.graph.outputs.append(data)
         joined = self.graph.node(0).outputs[0]
@@ -258,8 +258,9 @@ class _Lowering:
 
     def rename(self, data: ir.Value, name: str) -> None:
         """Gives ``data`` a name, and the value that had it the name of ``data``."""
-        for value in (value for node in self.graph for value in node.outputs):
-            if value.name == name:
+        values = [*self.graph.initializers.values(), *(value for node in self.graph for value in node.outputs)]
+        for value in values:
+            if value is not data and value.name == name:
                 value.name = data.name
         data.name = name
 

@@ -162,7 +162,10 @@ def _run(program: reference.NodeProgram, image: Array, mask: Array) -> tuple[Arr
 
 def _plain(path: pathlib.Path, image: str, layout: str, array: Array) -> tuple[Array, ...]:
     """Row by row, because the file's batch may be fixed at one."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a class of its own for each status code
+        raise SourceError(f"onnxruntime cannot run {path} itself: {str(error).splitlines()[0]}") from error
     if layout == "NHWC":
         array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
     rows = [session.run(None, {image: array[i : i + 1]}) for i in range(len(array))]
