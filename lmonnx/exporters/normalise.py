@@ -9,6 +9,7 @@ an exporter had taken it apart.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -60,10 +61,10 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
         if node.op_type in CANONICAL:
             CANONICAL[node.op_type](node)
     rewrite(model, pattern_rewrite_rules=RewriteRuleSet([fuse_batchnorm_into_conv_rule]))
-    _recognise_group_norm(model.graph)
-    passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)
     _infer(model)
+    _recognise_group_norm(model.graph)  # after the last inference, which knows standard operators only
+    passes.RemoveUnusedNodesPass()(model)
     return model
 
 
@@ -148,8 +149,14 @@ def _set_size(model: ir.Model, size: tuple[int, int], layout: str) -> None:
 
 
 def _infer(model: ir.Model) -> None:
-    """Shape inference that keeps what it can when a part of the graph resists."""
-    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    """Shape inference; where it fails shapes stay unknown, and the rule that needs one says so."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    finally:
+        logger.setLevel(level)
 
 
 def _explicit_window(node: ir.Node) -> None:

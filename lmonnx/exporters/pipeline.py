@@ -15,11 +15,15 @@ from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.package import contract_of, publication, write
 from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.trace import trace
 from lmonnx.exporters.verify import Verification
 from lmonnx.exporters.verify import verify as run_suite
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
+
+#: From this difference on, in standard deviations of a value in float32, a node is said to differ.
+TRACED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ def export(
             return Export(destination, None)
         verification = run_suite(Runner(temporary, provider="cpu"), network, rules)
         if not verification.passed:
-            raise VerificationError(f"graph and reference differ; nothing was published\n{verification}")
+            where = next((step for step in trace(lowered, network, rules) if step.difference > TRACED), None)
+            raise VerificationError(
+                f"graph and reference differ; nothing was published\n{verification}\n"
+                f"first node that differs: {where or 'none of those that both have'}"
+            )
         write(lowered.model, dataclasses.replace(contract, verified=verification.summary()), temporary)
     return Export(destination, verification)
 

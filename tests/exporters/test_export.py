@@ -14,8 +14,11 @@ from torch import nn
 
 import lmonnx
 from lmonnx.errors import OptionError, PublishError, SourceError, UnsupportedOpError, VerificationError, WeightsError
-from lmonnx.exporters.lowering.engine import SUSPECTS
+from lmonnx.exporters.lowering.engine import SUSPECTS, lower
+from lmonnx.exporters.normalise import normalise
+from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.sources.torchvision import import_torchvision
+from lmonnx.exporters.trace import trace
 from lmonnx.masking import MaskRules
 from lmonnx.runtime import Preprocessing, Runner
 from tests.cases import w
@@ -95,6 +98,24 @@ def test_proof_covers_the_suite(exported: lmonnx.Export) -> None:
         "one pixel removed", "one pixel kept", "original, no mask",
     ]  # fmt: skip
     assert "allowed" in str(exported.verification)
+
+
+def test_failed_proof_names_the_first_node_that_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_ring_fewer(monkeypatch)
+    first = "node_conv2d"  # of stride 2 and kernel 3, it reads both rings
+    with pytest.raises(VerificationError, match=f"first node that differs: Conv '{first}'"):
+        lmonnx.export(Small().eval(), tmp_path / "small.onnx", size=(33, 40))
+
+
+@pytest.mark.parametrize("source", ["module", "file"])
+def test_every_node_equals_the_reference(source: str, tmp_path: Path) -> None:
+    given = Small().eval() if source == "module" else onnx_file(tmp_path / "in.onnx", *HEAD)
+    network = resolve(given, size=(33, 40) if source == "module" else None)
+    lowered = lower(normalise(network.graph, network.size, network.layout), MaskRules(), layout=network.layout)
+    steps = trace(lowered, network, MaskRules())
+    assert len(steps) >= 4
+    assert all(step.same_mask for step in steps)
+    assert max(step.difference for step in steps) < 1e-4
 
 
 @pytest.mark.parametrize("fault", [one_ring_fewer, any_for_all])

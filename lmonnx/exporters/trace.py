@@ -1,0 +1,109 @@
+"""Where graph and reference part: every value of a network, node by node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import torch
+
+from lmonnx import reference
+from lmonnx.exporters.lowering.engine import Lowered
+from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.sources.network import Array, Network
+from lmonnx.exporters.sources.onnx_file import arrays_of, nodes_of
+from lmonnx.exporters.verify import images, suite
+from lmonnx.masking import MaskRules
+
+#: The masks of the suite that are traced.
+MASKS = ("16 px patches", "thin stripes")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One value of the source, in the graph and in the reference.
+
+    Attributes:
+        value: its name in the source.
+        node: the node that makes it there.
+        operator: that node's operator.
+        difference: largest difference at kept positions, in standard deviations of the reference there.
+        same_mask: whether both keep the same positions.
+    """
+
+    value: str
+    node: str
+    operator: str
+    difference: float
+    same_mask: bool
+
+    def __str__(self) -> str:
+        masks = "" if self.same_mask else ", and other positions are kept"
+        return f"{self.operator} {self.node!r}: {self.value!r} is off by {self.difference:.1e}{masks}"
+
+
+def trace(lowered: Lowered, network: Network, rules: MaskRules) -> list[Step]:
+    """Compares every value that the source and the graph both have, in float32, in the order of the nodes.
+
+    The ONNX front end of the reference runs the plain graph of the network, whatever its source.
+
+    Args:
+        lowered: the graph.
+        network: where it comes from.
+        rules: the mask rules that it was lowered with.
+    """
+    mask = np.stack([suite(network.size)[name] for name in MASKS])
+    image = images(len(mask), network.channels, network.size)
+    model = network.graph
+    program = reference.mask_aware_nodes(
+        nodes_of(model),
+        arrays_of(model),
+        image=str(model.graph.inputs[0].name),
+        outputs=[str(value.name) for value in model.graph.outputs],
+        opset=model.opset_imports[""],
+        rules=rules,
+        layout=network.layout,
+    )
+    with torch.no_grad():
+        expected = program.values(torch.from_numpy(image), torch.from_numpy(mask))
+    made = _run(lowered, image, mask)
+    steps = []
+    for node in model.graph:
+        for name in (str(value.name) for value in node.outputs):
+            if name in made and name in expected:
+                steps.append(Step(name, str(node.name), node.op_type, *_compared(*made[name], expected[name])))
+    return steps
+
+
+def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, Array | None]]:
+    """Data and mask of every value of the source that a node of the graph makes."""
+    wanted: dict[str, tuple[str, str | None]] = {}
+    for name, made in lowered.values.items():
+        data = made.data if isinstance(made, Masked) else made
+        if data.producer() is not None and data.graph is lowered.model.graph:
+            wanted[name] = (str(data.name), str(made.mask.name) if isinstance(made, Masked) else None)
+    proto = ir.to_proto(lowered.model)
+    inner = sorted({name for pair in wanted.values() for name in pair if name} - {"mask"})
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = dict(zip(inner, session.run(inner, {"image": image, "mask": mask}), strict=True)) | {"mask": mask}
+    return {name: (found[data], None if kept is None else found[kept]) for name, (data, kept) in wanted.items()}
+
+
+def _compared(data: Array, kept: Array | None, expected: reference.Masked | torch.Tensor) -> tuple[float, bool]:
+    """The largest difference where both keep, and whether they keep the same."""
+    masked = isinstance(expected, reference.Masked)
+    wanted = (expected.data if isinstance(expected, reference.Masked) else expected).numpy()
+    if data.shape != wanted.shape or (kept is None) == masked:
+        return np.inf, False
+    here = np.ones(data.shape, bool) if kept is None else np.broadcast_to(kept, data.shape)
+    there = np.broadcast_to(expected.mask.numpy(), data.shape) if isinstance(expected, reference.Masked) else here
+    both = here & there
+    if not both.any() or data.dtype.kind != "f":
+        return 0.0, bool((here == there).all())
+    scale = float(np.std(wanted[both])) or 1.0
+    return float(np.abs(data[both] - wanted[both]).max()) / scale, bool((here == there).all())
