@@ -85,7 +85,8 @@ def seeded(module: Any, seed: int) -> Any:
     """Fills ``module`` with random weights under which it behaves like a trained network; returns it.
 
     Weights are normal with variance 2 / fan-in (He et al., ICCV 2015), scales of norms uniform in 0.5 … 1.5, biases
-    normal with deviation 0.1. The running statistics of batch norms are those of random images, as they would
+    normal with deviation 0.1; the last matrix, the classifier, is five times smaller, so that probabilities are not
+    saturated. The running statistics of batch norms are those of random images, as they would
     be after training, so that activations keep their scale in a network of any depth. They are computed in float64 and
     rounded to bfloat16: the same on every machine.
     """
@@ -101,6 +102,9 @@ def seeded(module: Any, seed: int) -> Any:
             tensor.normal_(0.0, 0.1, generator=generator)
         else:
             tensor.normal_(0.0, math.sqrt(2 / tensor[0].numel()), generator=generator)
+    matrices = [tensor for tensor in module.state_dict().values() if tensor.ndim == 2]
+    for classifier in matrices[-1:]:
+        classifier.mul_(0.2)
     norms = [name for name, part in module.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
     twin = copy.deepcopy(module).double().eval()
     for name in norms:
