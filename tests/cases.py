@@ -230,6 +230,7 @@ def _joins() -> list[Case]:
         case("Add/three branches", wide, narrow, step("Conv", "0", w(3, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1]),
              step("Add", "1", "2")),
         case("Add/a constant for each channel", step("Relu", "x"), step("Add", "0", w(3, 1, 1))),
+        case("Min/an infinite constant", step("Min", "x", np.array(np.inf))),
         case("Add/a constant for each position", step("Add", w(1, 1, 10, 13), "x")),
         case("Sum/one operand", step("Sum", "x")),
         case("Sum/three", wide, one, step("Sum", "0", "1", "x")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +115,14 @@ def test_a_file_without_preprocessing_says_so() -> None:
     result = run("explain masked.onnx photo.jpg -o out")
     assert result.exit_code == 1
     assert "preprocessing" in result.output
+
+
+def test_a_host_without_torch_says_what_to_install() -> None:
+    without = "import sys; sys.modules['torch'] = None"
+    command = f"{without}; from lmonnx import cli; cli.main(['export', 'x.onnx', '-o', 'y.onnx'])"
+    result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "error: export needs the package torch; install it with: pip install 'lmonnx[export]'\n"
 
 
 def test_rules_are_read() -> None:

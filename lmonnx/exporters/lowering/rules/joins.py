@@ -48,7 +48,7 @@ def _join(facts: _Join) -> Callable[..., Masked]:
         mask = intersection(op, [x.mask for x in masked])
         # Where an operand alone is removed its zero says nothing of the others: only one shared mask is certain.
         alike = all(x.mask is masked[0].mask for x in masked) and mask is masked[0].mask
-        all_finite = finite and all(x.finite for x in masked)
+        all_finite = finite and all(map(_finite, operands))
         return Masked(
             data,
             _stretched(op, mask, data, axes),
@@ -73,6 +73,13 @@ def _nonnegative(operand: Operand) -> bool:
     if isinstance(operand, Masked):
         return operand.nonnegative
     return operand is not None and operand.const_value is not None and bool((operand.const_value.numpy() >= 0).all())
+
+
+def _finite(operand: Operand) -> bool:
+    """Of a plain operand that is computed it is taken for granted: its NaN would reach kept positions too."""
+    if isinstance(operand, Masked):
+        return operand.finite
+    return operand is None or operand.const_value is None or bool(np.isfinite(operand.const_value.numpy()).all())
 
 
 def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
@@ -107,7 +114,7 @@ def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
     if axis == 0:
         raise Refused("concatenating batches mixes the rows of the result", axes=axes)
     facts: dict[str, Any] = {
-        "finite": all(x.finite for x in masked),
+        "finite": all(map(_finite, operands)),
         "nonnegative": all(map(_nonnegative, operands)),
     }
     if axis in axes:
