@@ -1,14 +1,31 @@
-"""What all tests share: seeded random numbers."""
+"""What all tests share: the golden logits, where they are at hand."""
 
 from __future__ import annotations
 
-import zlib
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 import pytest
 
+GOLDEN = Path(os.environ.get("LMONNX_TEST_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
 
-@pytest.fixture
-def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Random numbers from a seed of the test's own."""
-    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of logits that the method's authors' own code computed."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden logits in {GOLDEN} (LMONNX_TEST_GOLDEN)")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def recipe(golden: Path) -> ModuleType:
+    """The weights, images and masks behind the golden logits."""
+    spec = importlib.util.spec_from_file_location("golden_recipe", golden / "recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

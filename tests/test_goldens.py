@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 from types import ModuleType
 
@@ -14,32 +12,19 @@ import lmonnx
 from lmonnx.exporters.sources.torchvision import import_torchvision
 from lmonnx.runtime import Runner
 
-GOLDEN = Path(os.environ.get("LMONNX_TEST_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden logits in {GOLDEN} (LMONNX_TEST_GOLDEN)")
-
 #: Allowed difference of a float32 graph, in standard deviations of the golden logits; the seeded weights of
 #: MobileNetV3 amplify float32 rounding.
 TOLERANCE = {"resnet50": 1e-4, "mobilenet_v3_large": 1e-3}
 
 
-@pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", TOLERANCE)
-def test_graph_equals_the_authors(name: str, recipe: ModuleType, tmp_path: Path) -> None:
+def test_graph_equals_the_authors(name: str, golden: Path, recipe: ModuleType, tmp_path: Path) -> None:
     module = recipe.fill_weights(import_torchvision().models.get_model(name, weights=None))
     path = lmonnx.export(module, tmp_path / "network.onnx", verify=False).path
-    golden = np.load(GOLDEN / f"{name}.npz")
+    expected = np.load(golden / f"{name}.npz")
     runner = Runner(path, provider="cpu")
     image, mask = recipe.images(), recipe.masks()
     for key, given in (("masked", mask), ("plain", np.ones_like(mask))):
         (logits,) = runner.run(image, given).values()
-        difference = np.abs(logits - golden[key]).max() / golden[key].std()
+        difference = np.abs(logits - expected[key]).max() / expected[key].std()
         assert difference <= TOLERANCE[name], f"{key}: off by {difference:.2e}"
