@@ -220,7 +220,7 @@ def test_outputs_keep_their_names(tmp_path: Path) -> None:
     assert list(Runner(result.path, provider="cpu").contract.outputs) == ["value5", "value4"]
 
 
-@pytest.mark.parametrize("case", ["foreign domain", "training mode", "no image", "constant output"])
+@pytest.mark.parametrize("case", ["foreign domain", "training mode", "no image", "constant output", "weights"])
 def test_what_is_not_a_masked_network_is_said(case: str, tmp_path: Path) -> None:
     model = build(HEAD, (3, 32, 32), 18)
     if case == "foreign domain":
@@ -232,6 +232,8 @@ def test_what_is_not_a_masked_network_is_said(case: str, tmp_path: Path) -> None
         model = build(steps, (3, 32, 32), 18)
         model.graph.node[1].attribute.append(onnx.helper.make_attribute("training_mode", 1))
         model.graph.node[1].output.extend(["mean", "var"])
+    elif case == "weights":
+        model = build((step("Conv", np.ones((2, 3, 32, 32)), "x"),), (3, 32, 32), 18)
     elif case == "no image":
         model = build((*HEAD, step("Relu", np.ones((2, 4)))), (3, 32, 32), 18)
     else:
@@ -240,6 +242,7 @@ def test_what_is_not_a_masked_network_is_said(case: str, tmp_path: Path) -> None
     message = {
         "foreign domain": "belongs to the domain 'my.domain'",
         "training mode": "is in training mode",
+        "weights": "one of its parameters depends on the image",
         "no image": "no output of the network depends on its image",
         "constant output": "the same for every image and mask",
     }[case]

@@ -45,6 +45,8 @@ UNDEFINED = {
     "QLinearConv": "its integers have no place for neighbour padding; quantise with QuantizeLinear, DequantizeLinear",
     "TopK": "an order among positions is not defined where some are removed",
 }
+#: Operators any of whose operands may be masked; of the others only the first.
+JOINING = {*JOINS, "Concat", "MatMul"}
 FOREIGN = "it belongs to the domain {!r}, and only standard operators are known"
 #: Behind a refused node it is not known any more which axes are space; there these are refused too, if that many
 #: of their operands are activations.
@@ -186,6 +188,9 @@ class _Lowering:
                 raise Refused("it has several outputs that are read, and rules make one")
             if node.op_type not in RULES:
                 raise Refused(UNDEFINED.get(node.op_type, "there is no rule for this operator"))
+            masked = [i for i, x in enumerate(operands) if isinstance(x, Masked)]
+            if node.op_type not in JOINING and masked != [0]:
+                raise Refused("one of its parameters depends on the image")
             with self.op.made_by(node.op_type, str(node.name)):
                 made = RULES[node.op_type](self.op, node, *operands)
             self.adopt(node, node.outputs[0], made)
