@@ -20,6 +20,7 @@ FLOOR = 2e-5
 #: … and never by more than this. All three relative to how the reference's output varies over the suite.
 CEILING = 1e-2
 ROWS_AT_ONCE = 4
+UNDECIDED = "float32 cannot tell"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Row:
     Attributes:
         name: what was compared.
         difference: largest difference of the graph (or of the original network) from the float64 reference, over
-            all outputs, in standard deviations of the output over the suite; NaN if it was not finite.
+            all outputs, in units of how the output varies over the suite; NaN if it was not finite.
         reference: the same for the float32 reference, the largest on the image and on the images whose pixels
             are the next larger and the next smaller float32: what rounding does to this network.
     """
@@ -37,6 +38,17 @@ class Row:
     name: str
     difference: float
     reference: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether float32 resolves this mask: otherwise the float32 reference is as far off as a fault would be."""
+        return SLACK * self.reference <= CEILING
+
+    def verdict(self, tolerance: float) -> str:
+        """What the table says about the row."""
+        if self.difference <= tolerance:
+            return "ok"
+        return "FAILED" if self.decided or not np.isfinite(self.difference) else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -55,23 +67,27 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every difference is a number within the tolerance."""
-        return all(row.difference <= self.tolerance for row in self.rows)
+        """Whether every difference that float32 can tell is within the tolerance, and that most can be told.
+
+        Nothing removed, the first row, and the original network, the last, have to be among them.
+        """
+        told = [row for row in self.rows if row.verdict(self.tolerance) != UNDECIDED]
+        ends = {self.rows[0], self.rows[-1]} <= set(told)
+        return ends and 2 * len(told) > len(self.rows) and all(row.difference <= self.tolerance for row in told)
 
     @property
     def largest(self) -> float:
-        """The largest difference; NaN if any is."""
-        return float(np.max([row.difference for row in self.rows]))
+        """The largest difference of those that float32 can tell; NaN if any is."""
+        return float(np.max([row.difference for row in self.rows if row.decided]))
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
         head = f"{'mask':<{width}}  {'graph':>9}  {'float32 reference':>17}  allowed {self.tolerance:.1e}"
         lines = [
-            f"{row.name:<{width}}  {row.difference:9.1e}  {row.reference:17.1e}  "
-            f"{'ok' if row.difference <= self.tolerance else 'FAILED'}"
+            f"{row.name:<{width}}  {row.difference:9.1e}  {row.reference:17.1e}  {row.verdict(self.tolerance)}"
             for row in self.rows
         ]
-        note = "largest difference from the float64 reference, in standard deviations of the output over the masks"
+        note = "largest difference from the float64 reference, in units of how the output varies over the masks"
         return "\n".join([note, head, *lines])
 
     def summary(self) -> dict[str, Any]:
@@ -82,6 +98,7 @@ class Verification:
             "largest": float(f"{self.largest:.3g}"),
             "tolerance": float(f"{self.tolerance:.3g}"),
             "masks": [row.name for row in self.rows],
+            "undecided": [row.name for row in self.rows if row.verdict(self.tolerance) == UNDECIDED],
         }
 
 
@@ -150,23 +167,25 @@ def verify(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     theirs = np.max([_differences(single, exact, scales) for single in singles], axis=0).tolist()
     rows = [Row(name, mine[i], theirs[i]) for i, name in enumerate(masks)]
     rows.append(_original(network, image, exact, scales, theirs))
-    tolerance = min(CEILING, SLACK * max(theirs) + FLOOR)
+    decided = [row.reference for row in rows if row.decided]
+    tolerance = min(CEILING, SLACK * max(decided, default=0.0) + FLOOR)
     return Verification(tuple(rows), tolerance, network.front_end)
 
 
 def _variation(output: Array) -> float:
-    """Standard deviation of an output about its mean over the rows: what depends on image and mask.
+    """How much an output depends on image and mask: the median over rows of its deviation from the median row.
 
-    Not of the output as a whole, most of which may be constants of the classes.
+    Not the deviation of the output as a whole, most of which may be constants of the classes; and medians, because one
+    mask that makes the activations grow out of bounds must not be the unit for all others.
 
     Raises:
         VerificationError: if it does not vary, so that no comparison says anything.
     """
-    spread = float(np.std(output - output.mean(axis=0)))
-    if spread <= 1e-9 * float(np.abs(output).max()):
-        raise VerificationError(
-            "an output of the network is the same for every image and mask; there is nothing to compare"
-        )
+    rows = output.reshape(len(output), -1)
+    away = rows - np.median(rows, axis=0)
+    spread = float(np.median(np.sqrt(np.mean(away**2, axis=1))))
+    if spread <= 1e-9 * float(np.median(np.abs(rows).max(axis=1))):
+        raise VerificationError("an output is the same for every image and mask, so there is nothing to compare")
     return spread
 
 
