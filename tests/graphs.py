@@ -14,10 +14,9 @@ import onnxruntime
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from lmonnx import reference
 from lmonnx.exporters.lowering.engine import Lowered, lower
 from lmonnx.exporters.normalise import normalise
-from lmonnx.exporters.sources.onnx_file import arrays_of, nodes_of
+from lmonnx.exporters.sources.onnx_file import program_of
 from lmonnx.masking import MaskRules
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -104,16 +103,7 @@ def by_evaluator(model: onnx.ModelProto) -> Run:
 
 def by_reference(model: onnx.ModelProto, rules: MaskRules | None = None, layout: str = "NCHW") -> Run:
     """The definition in PyTorch, in the dtype of the image."""
-    plain = ir.from_proto(model)
-    program = reference.mask_aware_nodes(
-        nodes_of(plain),
-        arrays_of(plain),
-        image="x",
-        outputs=[str(value.name) for value in plain.graph.outputs],
-        opset=plain.opset_imports[""],
-        rules=rules or MaskRules(),
-        layout=layout,
-    )
+    program = program_of(ir.from_proto(model), layout, rules or MaskRules())
     return lambda image, mask: program(torch.from_numpy(image), torch.from_numpy(mask))[0].numpy()
 
 

@@ -14,7 +14,7 @@ from lmonnx import reference
 from lmonnx.exporters.lowering.engine import Lowered
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.sources.network import Array, Network
-from lmonnx.exporters.sources.onnx_file import arrays_of, nodes_of
+from lmonnx.exporters.sources.onnx_file import program_of
 from lmonnx.exporters.verify import images, suite
 from lmonnx.masking import MaskRules
 
@@ -58,15 +58,7 @@ def trace(lowered: Lowered, network: Network, rules: MaskRules) -> list[Step]:
     mask = np.stack([suite(network.size)[name] for name in MASKS])
     image = images(len(mask), network.channels, network.size)
     model = network.graph
-    program = reference.mask_aware_nodes(
-        nodes_of(model),
-        arrays_of(model),
-        image=str(model.graph.inputs[0].name),
-        outputs=[str(value.name) for value in model.graph.outputs],
-        opset=model.opset_imports[""],
-        rules=rules,
-        layout=network.layout,
-    )
+    program = program_of(model, network.layout, rules)
     with torch.no_grad():
         expected = program.values(torch.from_numpy(image), torch.from_numpy(mask))
     made = _run(lowered, image, mask)

@@ -107,7 +107,7 @@ class _Lowering:
                 continue
             operands = [self.operand(value) for value in node.inputs]
             if node.domain not in ("", INTERNAL_DOMAIN):
-                self.values.update(dict.fromkeys(node.outputs, self.refuse(node, Refused(FOREIGN.format(node.domain)))))
+                self.refuse(node, Refused(FOREIGN.format(node.domain)))
             elif any(isinstance(x, Masked) for x in operands):
                 self.lower(node, operands)
             else:
@@ -161,8 +161,7 @@ class _Lowering:
 
     def copy(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
-            unknown = self.refuse(node, Refused("control flow is not followed", "export without it"))
-            self.values.update(dict.fromkeys(node.outputs, unknown))
+            self.refuse(node, Refused("control flow is not followed", "export without it"))
             return
         if node.domain == INTERNAL_DOMAIN:
             self.lower(node, [self.kept_everywhere(operands[0]), *operands[1:]])
@@ -195,10 +194,9 @@ class _Lowering:
                 made = RULES[node.op_type](self.op, node, *operands)
             self.adopt(node, node.outputs[0], made)
         except Refused as refusal:
-            self.values.update(dict.fromkeys(node.outputs, self.refuse(node, refusal)))
+            self.refuse(node, refusal)
         except UnknownShapeError as unknown:
-            unclear = self.refuse(node, Refused(str(unknown), "export with a fixed size"))
-            self.values.update(dict.fromkeys(node.outputs, unclear))
+            self.refuse(node, Refused(str(unknown), "export with a fixed size"))
 
     def adopt(self, node: ir.Node, value: ir.Value, made: Masked | ir.Value) -> None:
         """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before."""
@@ -214,13 +212,14 @@ class _Lowering:
         if producer.op_type == node.op_type:
             producer.name = node.name
 
-    def refuse(self, node: ir.Node, refusal: Refused) -> Masked | Unknown:
-        """Notes the offence and makes up an output, so that the nodes behind it are looked at too."""
+    def refuse(self, node: ir.Node, refusal: Refused) -> None:
+        """Notes the offence and makes up the outputs, so that the nodes behind it are looked at too."""
         shapes = tuple(_text(value) for value in node.inputs if value is not None)
         remedy = {} if refusal.remedy is None else {"remedy": refusal.remedy}
         self.offences.append(Offence(str(node.name), node.op_type, shapes, refusal.why, **remedy))
         known = refusal.axes is not None and node.outputs[0].shape is not None
-        return self.stand_in(node, refusal.axes or ()) if known else Unknown()
+        made = self.stand_in(node, refusal.axes or ()) if known else Unknown()
+        self.values.update(dict.fromkeys(node.outputs, made))
 
     def look_at(self, node: ir.Node) -> None:
         """A node behind a refused one: it is refused too if that does not depend on which axes are space.

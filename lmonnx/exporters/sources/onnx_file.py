@@ -87,6 +87,20 @@ def arrays_of(model: ir.Model) -> dict[str, Array]:
     }
 
 
+def program_of(model: ir.Model, layout: str, rules: MaskRules) -> reference.NodeProgram:
+    """The ONNX front end of the reference for the graph of ``model``, which has one input."""
+    (image,) = model.graph.inputs
+    return reference.mask_aware_nodes(
+        nodes_of(model),
+        arrays_of(model),
+        image=str(image.name),
+        outputs=[str(value.name) for value in model.graph.outputs],
+        opset=model.opset_imports[""],
+        rules=rules,
+        layout=layout,
+    )
+
+
 def _load(path: pathlib.Path) -> ir.Model:
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
@@ -136,15 +150,7 @@ def _python(value: Any) -> Any:
 
 def _reference(model: ir.Model, image: ir.Value, layout: str, rules: MaskRules) -> Reference:
     """The file's nodes as they are; row by row where its batch is fixed at one."""
-    program = reference.mask_aware_nodes(
-        nodes_of(model),
-        arrays_of(model),
-        image=str(image.name),
-        outputs=[str(value.name) for value in model.graph.outputs],
-        opset=model.opset_imports[""],
-        rules=rules,
-        layout=layout,
-    )
+    program = program_of(model, layout, rules)
 
     def run(array: Array, mask: Array) -> tuple[Array, ...]:
         count = 1 if extents(image)[0] == 1 else len(array)
