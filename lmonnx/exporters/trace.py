@@ -18,8 +18,8 @@ from lmonnx.exporters.sources.onnx_file import program_of
 from lmonnx.exporters.verify import images, suite
 from lmonnx.masking import MaskRules
 
-#: The masks of the suite that are traced.
-MASKS = ("16 px patches", "thin stripes")
+#: The mask of the suite that is traced: one row, because a file's batch may be fixed at one.
+MASK = "16 px patches"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def trace(lowered: Lowered, network: Network, rules: MaskRules) -> list[Step]:
         network: where it comes from.
         rules: the mask rules that it was lowered with.
     """
-    mask = np.stack([suite(network.size)[name] for name in MASKS])
+    mask = suite(network.size)[MASK][None]
     image = images(len(mask), network.channels, network.size)
     model = network.graph
     program = program_of(model, network.layout, rules)
