@@ -112,6 +112,12 @@ class Explanation:
             raise PublishError(f"{target}: the explanation cannot be written: {error}") from error
         return target
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from lmonnx.explain.rendering import figure
+
+        return figure(self)
+
     def _write(self, directory: Path) -> None:
         from PIL import Image
 

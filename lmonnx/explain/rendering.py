@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -50,6 +53,21 @@ def overlay(explanation: Explanation) -> Image.Image:
             _outline(pixels, labels == number, SUPPORTS if strength[number] > 0 else OPPOSES)
     picture = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
     return _framed(picture, explanation, strongest)
+
+
+def figure(explanation: Explanation) -> str:
+    """The overlay and how it was made as one HTML figure that needs no other file."""
+    stream = io.BytesIO()
+    overlay(explanation).save(stream, "PNG")
+    settings = explanation.settings
+    title = html.escape(f"{explanation.name}, {_percent(explanation.probability)}")
+    caption = (
+        f"{title}: {settings['samples']} samples over {len(explanation.weights)} segments, seed {settings['seed']}; "
+        f"R² of the surrogate {explanation.score:.2f}"
+    )
+    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    image = f'<img src="{source}" alt="{title}: orange supports the class, blue opposes it" style="max-width: 100%">'
+    return f'<figure style="margin: 0">{image}<figcaption>{caption}</figcaption></figure>'
 
 
 def enlarge_labels(labels: npt.NDArray[np.int32], factor: int) -> npt.NDArray[np.int32]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -153,3 +156,13 @@ def test_every_size_long_names_and_no_weights_can_be_drawn(explanation: Explanat
 )
 def test_percentages_do_not_claim_certainty(probability: float, text: str) -> None:
     assert rendering._percent(probability) == text
+
+
+def test_a_notebook_shows_the_overlay(explanation: Explanation) -> None:
+    page = replace(explanation, name="<b>ox & cart</b>")._repr_html_()
+    root = ElementTree.fromstring(page.replace('"max-width: 100%">', '"max-width: 100%"/>'))
+    (image,), (caption,) = root.iter("img"), root.iter("figcaption")
+    with Image.open(io.BytesIO(base64.b64decode(image.attrib["src"].removeprefix("data:image/png;base64,")))) as shown:
+        assert np.array_equal(shown, rendering.overlay(replace(explanation, name="<b>ox & cart</b>")))
+    assert "<b>ox & cart</b>" in str(caption.text)
+    assert "300 samples over 16 segments, seed 0" in str(caption.text)
