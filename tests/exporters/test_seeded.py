@@ -1,0 +1,76 @@
+"""Seeded weights: the same bits whatever computes them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lmonnx.errors import WeightsError
+from lmonnx.exporters.sources.module import weights_hash
+from lmonnx.exporters.sources.torchvision import from_torchvision, import_torchvision, seeded
+
+#: SHA-256 of the seeds' weights, as the metadata of files that were exported with them has it.
+RECORDED = {
+    ("mobilenet_v3_small", 0): "12f4498ef3ce02325faf6f8e083eb1c21e76c5692b41518431cb370f3ea8b314",
+    ("resnet18", 7): "dc576314d87a65492791b556e11dffe24ce0ac35d2e4d4024399bc48043c5706",
+}
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+torch.use_deterministic_algorithms(sys.argv[2] == "deterministic")
+from lmonnx.exporters.sources.module import weights_hash
+from lmonnx.exporters.sources.torchvision import import_torchvision, seeded
+models = import_torchvision().models
+for case in sys.argv[3:]:
+    name, seed = case.split(":")
+    print(weights_hash(seeded(models.get_model(name, weights=None), int(seed))))
+"""
+
+
+@pytest.mark.parametrize(
+    ("threads", "mode", "environment"),
+    [
+        (2, "free", {}),
+        (1, "deterministic", {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}),
+        (1, "free", {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "avx2"}),
+    ],
+)
+def test_weights_of_a_seed_are_those_recorded(threads: int, mode: str, environment: dict[str, str]) -> None:
+    cases = [f"{name}:{seed}" for name, seed in RECORDED]
+    command = [sys.executable, "-c", SCRIPT, str(threads), mode, *cases]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == list(RECORDED.values()), result.stderr
+
+
+def test_seeds_differ_and_repeat() -> None:
+    build = import_torchvision().models.squeezenet1_1
+    hashes = [weights_hash(seeded(build(weights=None), seed)) for seed in (1, 2, 1)]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_seeded_weights_have_the_deviations_they_say() -> None:
+    network = seeded(import_torchvision().models.resnet18(weights=None), 0)
+    fan_in = network.layer4[0].conv2.weight[0].numel()
+    assert network.layer4[0].conv2.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=1e-2)
+    assert network.fc.weight.std().item() == pytest.approx(0.2 * (2 / 512) ** 0.5, rel=1e-2)
+    assert network.fc.bias.std().item() == pytest.approx(0.1, rel=5e-2)
+    scales = network.layer4[0].bn2.weight
+    assert 0.5 < scales.min() < 0.51
+    assert 1.49 < scales.max() < 1.5
+
+
+def test_activations_of_a_deep_seeded_network_keep_their_scale() -> None:
+    network = seeded(import_torchvision().models.densenet121(weights=None), 0).eval()
+    with torch.no_grad():
+        logits = network(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert 0.1 < logits.std() < 10
+
+
+def test_weights_may_be_named_as_the_metadata_names_them() -> None:
+    for weights in ("ResNet50_Weights.IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V2"):
+        with pytest.raises(WeightsError, match="choose one of default, IMAGENET1K_V1, seed:N"):
+            from_torchvision("squeezenet1_1", weights)
