@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test check demo mutations clean
+.PHONY: test check release demo mutations dist clean
 
 test: .venv/ready
 	$(BIN)/python -m pytest
@@ -12,8 +12,15 @@ check: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Builds wheel and sdist, installs them into environments of their own, and runs what a stranger would run there.
+release: .venv/ready
+	$(BIN)/python -m pytest -m release
+
 demo: .venv/ready
-	$(BIN)/python examples/demo.py demo
+	$(BIN)/lmonnx demo -o demo
+
+dist: .venv/ready
+	$(BIN)/python -m build
 
 # Which tests see which of the ten faults.
 mutations: .venv/ready
