@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from lmonnx.errors import ModelError, OptionError
 from lmonnx.explain import sampling, segmentation, surrogate
 from lmonnx.explain.explanation import Explanation
-from lmonnx.runtime.preprocessing import Photo
-from lmonnx.runtime.session import BATCH_SIZE, Runner
+from lmonnx.runtime.batching import BATCH_SIZE
+from lmonnx.runtime.photos import Photo, path_of
+from lmonnx.runtime.session import Runner
 
 
 def explain(
@@ -121,7 +121,7 @@ def _provenance(runner: Runner, photo: Photo, pixels: npt.NDArray[np.uint8]) -> 
             "preprocessing": contract.preprocessing and contract.preprocessing.to_json(),
         },
         "photo": {
-            "path": None if isinstance(photo, Image.Image) else os.fspath(photo),
+            "path": path_of(photo),
             "crop_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
         },
         "provider": runner.provider,

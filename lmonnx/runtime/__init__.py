@@ -1,6 +1,29 @@
 """Serving an exported graph: sessions, batching, image decoding. Never imports torch or onnx."""
 
+from __future__ import annotations
+
+import os
+
+from lmonnx.runtime.masks import Box
+from lmonnx.runtime.predictions import ClassProbability, Prediction
 from lmonnx.runtime.preprocessing import Preprocessing
+from lmonnx.runtime.providers import Provider
 from lmonnx.runtime.session import Runner
 
-__all__ = ["Preprocessing", "Runner"]
+__all__ = ["Box", "ClassProbability", "Prediction", "Preprocessing", "Runner", "load"]
+
+
+def load(path: str | os.PathLike[str], *, provider: Provider = "auto", threads: int | None = None) -> Runner:
+    """An exported graph, ready to run.
+
+    Args:
+        path: a file that ``lmonnx export`` wrote.
+        provider: ``"auto"`` takes CUDA if it works and the CPU otherwise; ``"cpu"`` and ``"cuda"`` take that.
+        threads: threads within an operator; ``None`` leaves the number to onnxruntime.
+
+    Raises:
+        ModelError: if there is no such file, it is not an ONNX file, or not a graph exported by lmonnx.
+        OptionError: if an option has a value that is not allowed, or CUDA is asked for and does not work.
+        MissingExtraError: if onnxruntime is not installed, or does not load.
+    """
+    return Runner(path, provider, threads)

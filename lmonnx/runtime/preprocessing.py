@@ -1,6 +1,6 @@
 """From a photograph to the tensor that a network expects, equal to torchvision's presets, without torch.
 
-    photograph --decode--> RGB --resize--> --centre crop--> crop [H, W, 3] --normalise--> image [1, 3, H, W]
+    photograph --decode--> RGB --resize--> --centre crop--> crop [H, W, 3] --normalise--> image [1, C, H, W]
 
 The pixels equal those of torchvision's ``ImageClassification`` preset on PIL images: Pillow's antialiased
 filters, torchvision's rounding of sizes and offsets, arithmetic in float32.
@@ -9,28 +9,23 @@ filters, torchvision's rounding of sizes and offsets, arithmetic in float32.
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from lmonnx.errors import ImageError, OptionError
+from lmonnx.runtime.photos import Photo, decode
 
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
-Photo: TypeAlias = str | os.PathLike[str] | Image.Image
-"""A photograph: the path of a file that Pillow reads, or a PIL image."""
 
 MAX_RESIZED_PIXELS = 1 << 28
 """A thin strip grows without bound when its short side is enlarged; larger pictures than this are refused."""
-
-
-_EIGHT_BITS = "save it with 8 bits per channel"
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,9 @@ class Preprocessing:
         resize: length of the photograph's short side before the crop, in pixels; ``None`` resizes
             straight to ``size`` and ignores the aspect ratio.
         interpolation: filter of the resize; ``"bilinear"`` and ``"bicubic"`` are antialiased.
-        mean: subtracted from each channel, in channel order, after the division by ``scale``.
-        std: divides each channel, in channel order.
+        mean: subtracted from each channel, in channel order, after the division by ``scale``; one number for a
+            network of one channel, which sees the crop in grey (luma of ITU-R 601-2).
+        std: divides each channel, in channel order; as many numbers as ``mean``.
         scale: divides the pixels 0 … 255; 1 keeps them.
         channel_order: order of the network's input channels.
 
@@ -93,9 +89,11 @@ class Preprocessing:
                 raise OptionError(f"{name}={getattr(self, name)!r} is unknown; choose one of {allowed}")
         for name in ("mean", "std"):
             values = _sequence(name, getattr(self, name))
-            if len(values) != 3 or not all(map(_finite, values)):
-                raise OptionError(f"{name}={getattr(self, name)!r} is not three finite numbers, one per channel")
+            if len(values) not in (1, 3) or not all(map(_finite, values)):
+                raise OptionError(f"{name}={getattr(self, name)!r} is not one or three finite numbers, one per channel")
             object.__setattr__(self, name, tuple(map(float, values)))
+        if len(self.mean) != len(self.std):
+            raise OptionError(f"mean={self.mean!r} and std={self.std!r} are not of as many channels")
         if any(value <= 0 for value in self.std):
             raise OptionError(f"std={self.std!r} has to be positive")
         if not _finite(self.scale) or self.scale <= 0:
@@ -135,19 +133,21 @@ class Preprocessing:
         return np.array(geometry.apply(picture, Image.Resampling[self.interpolation.upper()]))
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """A crop, uint8 ``[H, W, 3]`` in RGB, as the network's input, float32 ``[1, 3, H, W]``."""
+        """A crop, uint8 ``[H, W, 3]`` in RGB, as the network's input, float32 ``[1, C, H, W]``."""
         if pixels.dtype != np.uint8 or pixels.shape != (*self.size, 3):
             raise ImageError(
                 f"a crop is uint8 {[*self.size, 3]}, given {pixels.dtype} {list(pixels.shape)}; "
                 "Preprocessing.crop makes one"
             )
         ordered = pixels if self.channel_order == "RGB" else pixels[..., ::-1]
+        if len(self.mean) == 1:
+            ordered = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         values = (ordered.astype(np.float32) / np.float32(self.scale) - mean) / std
         return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
 
     def prepare(self, photo: Photo) -> npt.NDArray[np.float32]:
-        """The network's input, float32 ``[1, 3, H, W]``, of a photograph.
+        """The network's input, float32 ``[1, C, H, W]``, of a photograph.
 
         Raises:
             ImageError: if the photograph cannot be read.
@@ -175,62 +175,26 @@ class Preprocessing:
         return cls(**arguments)
 
 
-def decode(photo: Photo) -> Image.Image:
-    """A photograph as Pillow's mode RGB, upright (EXIF orientation applied).
+def short_side(size: tuple[int, int], crop: str | Fraction) -> int:
+    """Length in pixels of a photograph's short side before the crop, of which the network sees a share.
 
-    Transparency is dropped, as by torchvision's loader. Of 16 bits per channel the high byte is kept, where
-    Pillow's own conversion clips grey to white. Other modes of 8 bits, CMYK included, are
-    converted by Pillow.
+    floor(max(size) / crop), as timm rounds its ``crop_pct`` (``create_transform``), in exact arithmetic: 224/232 of
+    the picture is 232 pixels.
 
     Args:
-        photo: path of an image file, or a PIL image, which is left as it is.
+        size: height and width of the network's input, in pixels.
+        crop: the share, 0 < crop ≤ 1, as a fraction or as text: ``"0.875"``, ``"224/256"``.
 
     Raises:
-        ImageError: if there is no such file, it is not an image, it is damaged, or its range of values is
-            unknown.
+        OptionError: if ``crop`` is not such a share.
     """
-    if isinstance(photo, Image.Image):
-        return _upright_rgb(photo, "the picture")
-    if not isinstance(photo, (str, os.PathLike)):
-        raise ImageError(f"a photograph is a path or a PIL image, not {type(photo).__name__}")
-    path = os.fspath(photo)
     try:
-        with Image.open(path) as picture:
-            return _upright_rgb(picture, path)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path}: is a directory, not an image file") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: is not an image in a format that Pillow reads; use JPEG or PNG") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read: {error}") from error
-
-
-def _upright_rgb(picture: Image.Image, name: str) -> Image.Image:
-    try:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith("I"):
-            return _high_byte(upright, name)
-        if upright.mode == "F":
-            raise ImageError(f"{name}: holds floating point values of unknown range; {_EIGHT_BITS}")
-        with warnings.catch_warnings():
-            # Pillow advises RGBA for a palette with transparency; the transparency is dropped either way.
-            warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
-            return upright.convert("RGB")
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise anything at all on damaged bytes: struct.error, IndexError, …
-        raise ImageError(f"{name}: is damaged, cut off or unsupported: {error}") from error
-
-
-def _high_byte(picture: Image.Image, name: str) -> Image.Image:
-    """A grey picture of 16 bits, mode I;16 or I, as RGB of 8 bits."""
-    values = np.asarray(picture).astype(np.int64)
-    if values.size and (values.min() < 0 or values.max() > 0xFFFF):
-        raise ImageError(f"{name}: holds integers beyond 16 bits, of unknown range; {_EIGHT_BITS}")
-    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        share = Fraction(crop) if isinstance(crop, (str, Fraction)) else Fraction(0)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share <= 1:
+        raise OptionError(f"crop={crop!r} is not a share above 0 and up to 1; write 0.875 or 224/256")
+    return math.floor(max(size) / share)
 
 
 def _offset(length: int, crop: int) -> int:

@@ -4,50 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from lmonnx.errors import ModelError, OptionError
+from lmonnx.runtime.distributions import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime
 
 Provider: TypeAlias = Literal["auto", "cpu", "cuda"]
 
-_CUDA = "CUDAExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 """Without a search that depends on timing, and in true float32, so that a seed repeats an explanation."""
 
 
-def open_session(path: str, provider: Provider, threads: int | None) -> onnxruntime.InferenceSession:
-    """A session of the graph at ``path``.
+@dataclass(frozen=True)
+class Driver:
+    """What the NVIDIA driver says.
+
+    Attributes:
+        devices: GPUs that it lets this process use.
+        cuda: the newest CUDA that it supports, (major, minor); ``None`` if there is no driver.
+        error: the code with which it failed, 0 if it did not.
+    """
+
+    devices: int = 0
+    cuda: tuple[int, int] | None = None
+    error: int = 0
+
+
+_NO_DEVICE = (34, 100)  # cuInit on a machine without a GPU: the driver is a stub, or has none
+
+
+def open_session(model: str | bytes, provider: Provider, threads: int | None) -> onnxruntime.InferenceSession:
+    """A session of a graph.
 
     Args:
-        path: an ONNX file.
+        model: path of an ONNX file, or its content.
         provider: ``"auto"`` takes CUDA if it works and the CPU otherwise; ``"cuda"`` takes nothing else.
         threads: threads within an operator; ``None`` leaves the number to onnxruntime.
 
     Raises:
         OptionError: if an option has a value that is not allowed, or CUDA is asked for and does not work.
         ModelError: if onnxruntime cannot load the file.
+        MissingExtraError: if onnxruntime itself is not installed, or does not load.
     """
-    import onnxruntime
-
+    runtime = import_onnxruntime()
     if provider not in get_args(Provider):
         raise OptionError(f"provider={provider!r} is unknown; choose one of {', '.join(get_args(Provider))}")
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise OptionError(f"threads={threads!r} is not a positive number; None leaves it to onnxruntime")
-    options = onnxruntime.SessionOptions()
+    options = runtime.SessionOptions()
     options.use_deterministic_compute = True
     options.intra_op_num_threads = threads or 0
     providers = _providers(provider)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        session: onnxruntime.InferenceSession = runtime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime raises a class of its own for each status code
-        raise ModelError(f"{path}: onnxruntime cannot load it as ONNX: {first_line(error)}") from error
-    if provider == "cuda" and session.get_providers()[0] != _CUDA:
+        name = model if isinstance(model, str) else "the model"
+        raise ModelError(f"{name}: onnxruntime cannot load it as ONNX: {first_line(error)}") from error
+    if provider == "cuda" and session.get_providers()[0] != CUDA:
         raise OptionError(
             "provider='cuda' does not work here, onnxruntime fell back to the CPU; install the CUDA and "
             "cuDNN libraries that its message above names, or use provider='cpu'"
@@ -57,7 +77,7 @@ def open_session(path: str, provider: Provider, threads: int | None) -> onnxrunt
 
 def took_cuda(session: onnxruntime.InferenceSession) -> bool:
     """Whether the session computes on CUDA."""
-    return bool(session.get_providers()[0] == _CUDA)
+    return bool(session.get_providers()[0] == CUDA)
 
 
 def first_line(error: BaseException) -> str:
@@ -66,24 +86,26 @@ def first_line(error: BaseException) -> str:
 
 
 def _providers(provider: Provider) -> list[Any]:
-    import onnxruntime
-
-    available = _CUDA in onnxruntime.get_available_providers()
+    onnxruntime = import_onnxruntime()
+    available = CUDA in onnxruntime.get_available_providers()
     if provider == "cuda" and not available:
         raise OptionError("provider='cuda' is not in this onnxruntime; install onnxruntime-gpu in its place")
-    if not available or provider == "cpu" or (provider == "auto" and not _has_cuda_device()):
+    if not available or provider == "cpu" or (provider == "auto" and not ask_driver().devices):
         return [_CPU]
     if hasattr(onnxruntime, "preload_dlls"):  # onnxruntime ≥ 1.21; prints what it did not find
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()
-    return [(_CUDA, _CUDA_OPTIONS), _CPU]
+    return [(CUDA, _CUDA_OPTIONS), _CPU]
 
 
-def _has_cuda_device() -> bool:
-    """Asks the driver, because onnxruntime prints errors when it tries CUDA on a machine without one."""
+def ask_driver() -> Driver:
+    """Asks the NVIDIA driver for its devices; onnxruntime prints errors when it tries CUDA on a machine without one."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+        return Driver()
+    version, count = ctypes.c_int(0), ctypes.c_int(0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    cuda = (version.value // 1000, version.value % 1000 // 10)
+    error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return Driver(count.value, cuda, 0 if error in _NO_DEVICE else error)

@@ -1,4 +1,4 @@
-"""One exported graph, ready to run: images and masks in, outputs or probabilities out."""
+"""One exported graph, ready to run: photographs or images and masks in, predictions or outputs out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmonnx.errors import ImageError, ModelError, OptionError
+from lmonnx.errors import ImageError, ModelError
+from lmonnx.runtime import masks as masking
+from lmonnx.runtime import photos as photographs
+from lmonnx.runtime.arrays import Array, Floats, bools, floats, is_array
+from lmonnx.runtime.batching import BATCH_SIZE, Feeds, batches, require_batch_size
 from lmonnx.runtime.contract import REMEDY, Contract
+from lmonnx.runtime.masks import Mask
+from lmonnx.runtime.photos import Photo
+from lmonnx.runtime.predictions import Prediction, to_probabilities
+from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.providers import Provider, first_line, open_session, took_cuda
-
-BATCH_SIZE = 32
-"""Masks per pass of the network, where nothing else is asked for."""
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
+from lmonnx.runtime.questions import pair
 
 _INPUTS = {"image": "tensor(float)", "mask": "tensor(bool)"}
-_RANGE_SLACK = 1e-3  # of probabilities that a float16 graph rounds beyond 0 … 1
 
 
 class Runner:
@@ -82,36 +84,102 @@ class Runner:
         """Name of a class, ``"class 7"`` if the graph holds no names."""
         return f"class {index}" if self.contract.labels is None else self.contract.labels[index]
 
-    def run(self, image: Floats, mask: Bools) -> dict[str, npt.NDArray[Any]]:
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a photograph becomes the network's input.
+
+        Raises:
+            ModelError: if the graph does not say.
+        """
+        if self.contract.preprocessing is None:
+            raise ModelError(
+                f"{self.path}: its metadata does not say how a photograph is prepared; give the preprocessing "
+                "when exporting the network"
+            )
+        return self.contract.preprocessing
+
+    def run(self, image: Array, mask: Array) -> dict[str, npt.NDArray[Any]]:
         """The outputs of the graph by name, ``[batch, …]``, as it computes them.
 
         Args:
-            image: float32 ``[images, C, H, W]``, preprocessed.
+            image: float32 ``[images, C, H, W]``, preprocessed; an array or a tensor of torch on any device. Other
+                floating point is converted, float64 rounded to the nearest float32.
             mask: bool ``[masks, 1, H, W]``, True = keep. The batch axes broadcast: equal, or one of them 1.
 
         Raises:
             ImageError: if an array has another type or shape.
             ModelError: if the graph fails.
         """
-        height, width = self.size
-        _require("image", image, np.float32, (self._channels, height, width))
-        _require("mask", mask, np.bool_, (1, height, width))
-        if len(image) != len(mask) and 1 not in (len(image), len(mask)):
-            raise ImageError(f"{len(image)} images and {len(mask)} masks do not pair; give as many, or one of either")
+        feeds = {
+            "image": floats("image", image, (self._channels, *self.size)),
+            "mask": bools("mask", mask, (1, *self.size)),
+        }
+        images, masks = map(len, feeds.values())
+        if images != masks and 1 not in (images, masks):
+            raise ImageError(f"{images} images and {masks} masks do not pair; give as many, or one of either")
         try:
-            results = self._session.run(self._outputs, {"image": image, "mask": mask})
+            results = self._session.run(self._outputs, feeds)
         except Exception as error:  # onnxruntime raises a class of its own for each status code
             raise ModelError(f"{self.path}: the graph failed: {first_line(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
 
-    def probabilities(self, image: Floats, masks: Bools | Iterable[Bools], batch_size: int = BATCH_SIZE) -> Floats:
+    def predict(
+        self,
+        photos: Photo | Iterable[Photo],
+        masks: Mask | Iterable[Mask | None] | None = None,
+        *,
+        mask_removes: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ) -> list[Prediction]:
+        """What the network says about photographs, or about what masks leave of them.
+
+        One photograph goes with n masks, n photographs with one mask, or n with n. Photographs and masks are decoded
+        when their turn comes.
+
+        A mask of the photograph's size (upright by its EXIF orientation) is resized and cropped as the photograph is;
+        one of another size that is the network's is used as it is. Where the crop reaches beyond the photograph, the
+        margin is kept. A mask that keeps nothing gives a finite prediction, with ``kept`` 0.
+
+        Args:
+            photos: one or many: a path, a PIL image, an array uint8 ``[H, W, 3]`` or ``[H, W]``, a tensor of torch
+                uint8 ``[3, H, W]`` or ``[1, H, W]``. ``[n, H, W, 3]`` and ``[n, 3, H, W]`` are many.
+            masks: one or many: a path or a PIL image (white = keep), bool ``[H, W]``, a :class:`~lmonnx.runtime.Box`,
+                or ``None``, which keeps everything. ``[n, H, W]`` is many.
+            mask_removes: white, True and the box are what is removed, not what is kept.
+            batch_size: rows per pass, at most; all passes of a call have as many.
+
+        Returns:
+            One prediction a photograph or a mask, whichever are more, in their order.
+
+        Raises:
+            ImageError: if a photograph or a mask cannot be read or does not fit, or there is none.
+            OptionError: if ``batch_size`` is not positive.
+            ModelError: if the graph fails, does not say how a photograph is prepared, or its output cannot be turned
+                into probabilities.
+        """
+        require_batch_size(batch_size)
+        preprocessing = self.preprocessing
+        scenes, chosen = photographs.listed(photos), masking.listed(masks)
+        fixed, varying = pair(preprocessing, scenes, chosen, mask_removes)
+        count = max(len(scenes), len(chosen))
+        names = [photographs.path_of(photo) for photo in scenes] * (count // len(scenes))
+        found: list[Prediction] = []
+        labels: tuple[str, ...] = ()
+        for feeds, rows in self._passes(fixed, varying, min(batch_size, count)):
+            labels = labels or tuple(map(self.label, range(rows.shape[1])))
+            kept = np.broadcast_to(feeds["mask"].mean(axis=(1, 2, 3)), len(rows))
+            for row, share in zip(rows, kept, strict=True):
+                found.append(Prediction(row, labels, float(share), names[len(found)]))
+        return found
+
+    def probabilities(self, image: Array, masks: Array | Iterable[Array], batch_size: int = BATCH_SIZE) -> Floats:
         """Probabilities of the classes for one image under many masks, from the first output of the graph.
 
         Masks are consumed a batch at a time and every batch has the same size (the last is padded, its
         surplus dropped), so that memory is bounded and onnxruntime meets one shape only.
 
         Args:
-            image: float32 ``[1, C, H, W]``, preprocessed.
+            image: float32 ``[1, C, H, W]``, preprocessed, as :meth:`run` takes it.
             masks: bool ``[n, 1, H, W]``, True = keep, or an iterable of such arrays, each with any n.
             batch_size: masks per pass.
 
@@ -123,65 +191,37 @@ class Runner:
             OptionError: if ``batch_size`` is not positive.
             ModelError: if the graph fails, or its output cannot be turned into probabilities.
         """
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise OptionError(f"batch_size={batch_size!r} is not a positive number")
-        _require("image", image, np.float32, (self._channels, *self.size))
-        if len(image) != 1:
-            raise ImageError(f"image holds {len(image)} pictures; many masks go with one")
-        name = self._outputs[0]
-        if self.contract.outputs[name] == "unknown":
-            raise ModelError(
-                f"{self.path}: it is not known whether output {name!r} holds logits or probabilities; "
-                "say so when exporting the network"
-            )
-        rows = [
-            self._to_probabilities(self.run(image, batch)[name][:count])
-            for batch, count in self._batches(masks, batch_size)
-        ]
+        require_batch_size(batch_size)
+        single = floats("image", image, (self._channels, *self.size))
+        if len(single) != 1:
+            raise ImageError(f"image holds {len(single)} pictures; many masks go with one")
+        chunks: Iterable[Array] = [masks] if is_array(masks) else masks
+        varying = ({"mask": bools("mask", chunk, (1, *self.size))} for chunk in chunks)
+        rows = [rows for _, rows in self._passes({"image": single}, varying, batch_size)]
         if not rows:
             raise ImageError("there is no mask; an all-True mask gives the unmasked prediction")
         return np.concatenate(rows)
 
-    def _batches(self, masks: Bools | Iterable[Bools], batch_size: int) -> Iterator[tuple[Bools, int]]:
-        """Masks in one buffer of ``batch_size`` that is filled anew, with the number that are not padding."""
-        buffer = np.ones((batch_size, 1, *self.size), np.bool_)
-        filled = 0
-        for chunk in [masks] if isinstance(masks, np.ndarray) else masks:
-            _require("mask", chunk, np.bool_, (1, *self.size))
-            taken = 0
-            while taken < len(chunk):
-                part = chunk[taken : taken + batch_size - filled]
-                buffer[filled : filled + len(part)] = part
-                taken, filled = taken + len(part), filled + len(part)
-                if filled == batch_size:
-                    yield buffer, batch_size
-                    filled = 0
-        if filled:
-            buffer[filled:] = True
-            yield buffer, filled
+    def _passes(self, fixed: Feeds, varying: Iterable[Feeds], batch_size: int) -> Iterator[tuple[Feeds, Floats]]:
+        """Probabilities from the first output, a batch at a time, with the inputs they belong to.
 
-    def _to_probabilities(self, output: npt.NDArray[Any]) -> Floats:
-        """The first output ``[batch, classes]`` as probabilities."""
-        name, labels = self._outputs[0], self.contract.labels
-        if output.ndim != 2:
-            raise ModelError(f"{self.path}: output {name!r} is {list(output.shape)}, not [batch, classes]")
-        if labels is not None and len(labels) != output.shape[1]:
+        ``fixed`` goes along with every batch of ``varying``. The inputs are buffers, good until the next batch.
+        """
+        name = self._outputs[0]
+        kind, labels = self.contract.outputs[name], self.contract.labels
+        if kind == "unknown":
             raise ModelError(
-                f"{self.path}: output {name!r} has {output.shape[1]} classes and the metadata names "
-                f"{len(labels)}; export with the right labels"
+                f"{self.path}: it is not known whether output {name!r} holds logits or probabilities; "
+                "say so when exporting the network"
             )
-        if not np.isfinite(output).all():
-            raise ModelError(f"{self.path}: output {name!r} holds NaN or infinity; the image or the graph is broken")
-        values = output.astype(np.float64)
-        if self.contract.outputs[name] == "logits":
-            values = np.exp(values - values.max(axis=1, keepdims=True))
-            values /= values.sum(axis=1, keepdims=True)
-        elif values.min() < -_RANGE_SLACK or values.max() > 1 + _RANGE_SLACK:
-            raise ModelError(
-                f"{self.path}: output {name!r} is said to hold probabilities and holds {values.min():.3g} … "
-                f"{values.max():.3g}; export it as logits"
-            )
-        return values.astype(np.float32)
+        for batch, count in batches(varying, batch_size):
+            feeds = {**fixed, **batch}
+            output = self.run(feeds["image"], feeds["mask"])[name][:count]
+            try:
+                rows = to_probabilities(output, name, kind, None if labels is None else len(labels))
+            except ModelError as error:
+                raise ModelError(f"{self.path}: {error}") from error
+            yield {**fixed, **{input_: rows[:count] for input_, rows in batch.items()}}, rows
 
     def _read_inputs(self) -> tuple[int, tuple[int, int]]:
         """Channels and size of the image; the graph has to have the inputs of the contract."""
@@ -215,14 +255,3 @@ class Runner:
                 f"{', '.join(self.contract.outputs)}; {REMEDY}"
             )
         return names
-
-
-def _require(name: str, array: Any, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """An array ``[n, *shape]`` of ``dtype`` with n ≥ 1, or an ImageError."""
-    wanted = f"{np.dtype(dtype)} [n, {', '.join(map(str, shape))}]"
-    if not isinstance(array, np.ndarray):
-        raise ImageError(f"{name} has to be a numpy array, {wanted}, not {type(array).__name__}")
-    if array.dtype != dtype or array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        raise ImageError(f"{name} has to be {wanted}, given {array.dtype} {list(array.shape)}")
-    if not len(array):
-        raise ImageError(f"{name} is empty: {list(array.shape)}")

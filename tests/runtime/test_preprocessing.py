@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from lmonnx.errors import ImageError, OptionError
-from lmonnx.runtime.preprocessing import Preprocessing, decode
+from lmonnx.runtime.photos import decode
+from lmonnx.runtime.preprocessing import Preprocessing
 
 DATA = Path(os.environ.get("LMONNX_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

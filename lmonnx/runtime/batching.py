@@ -1,0 +1,59 @@
+"""Rows of any number in batches of one fixed size, so that a session meets no new shape and memory is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lmonnx.errors import OptionError
+
+BATCH_SIZE = 32
+"""Rows per pass of the network, where nothing else is asked for."""
+
+Feeds: TypeAlias = dict[str, npt.NDArray[Any]]
+"""Inputs of a graph by name, with as many rows in each."""
+
+
+def require_batch_size(batch_size: object) -> None:
+    """Refuses what is not a number of rows.
+
+    Raises:
+        OptionError: if it is not a positive number.
+    """
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise OptionError(f"batch_size={batch_size!r} is not a positive number")
+
+
+def batches(chunks: Iterable[Feeds], size: int) -> Iterator[tuple[Feeds, int]]:
+    """Regroups the rows of ``chunks``, which are consumed as they are needed.
+
+    Args:
+        chunks: each with any number of rows, all with the same names, types and shapes of a row.
+        size: rows in a batch.
+
+    Yields:
+        Buffers of ``size`` rows, filled anew for each batch, and how many of the rows are asked for; the last batch
+        is padded with copies of its first row.
+    """
+    buffers: Feeds = {}
+    filled = 0
+    for chunk in chunks:
+        if not buffers:
+            buffers = {name: np.empty((size, *rows.shape[1:]), rows.dtype) for name, rows in chunk.items()}
+        count = len(next(iter(chunk.values())))
+        start = 0
+        while start < count:
+            taken = min(size - filled, count - start)
+            for name, rows in chunk.items():
+                buffers[name][filled : filled + taken] = rows[start : start + taken]
+            start, filled = start + taken, filled + taken
+            if filled == size:
+                yield buffers, size
+                filled = 0
+    if filled:
+        for buffer in buffers.values():
+            buffer[filled:] = buffer[0]
+        yield buffers, filled
