@@ -16,8 +16,7 @@ from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.package import contract_of, publication, write
 from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.trace import trace
-from lmonnx.exporters.verify import Verification
-from lmonnx.exporters.verify import verify as run_suite
+from lmonnx.exporters.verify import Verification, prove
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
@@ -82,7 +81,7 @@ def export(
         write(lowered.model, contract, temporary)
         if not verify:
             return Export(destination, None)
-        verification = run_suite(Runner(temporary, provider="cpu"), network, rules)
+        verification = prove(Runner(temporary, provider="cpu"), network, rules)
         if not verification.passed:
             where = next((step for step in trace(lowered, network, rules) if step.difference > TRACED), None)
             raise VerificationError(

@@ -134,7 +134,7 @@ def images(count: int, channels: int, size: tuple[int, int], seed: int = 1) -> A
     return scaled
 
 
-def verify(runner: Runner, network: Network, rules: MaskRules) -> Verification:
+def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """Compares an exported graph with the reference, and with the original network where nothing is removed.
 
     The reference in float64 is the measure, in float32 the yardstick.

@@ -59,8 +59,20 @@ def from_onnx(
         front_end="onnx",
         preprocessing=preprocessing,
         labels=labels,
-        origin={"kind": "onnx", "name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        origin={"kind": "onnx", "name": path.name, "sha256": sha256_of(path)},
     )
+
+
+def sha256_of(path: pathlib.Path) -> str:
+    """SHA-256 of a file, in hexadecimal; weights in a file beside it are not part of it.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def nodes_of(model: ir.Model) -> list[reference.Node]:

@@ -1,0 +1,119 @@
+"""The proof, repeated on a finished file by whoever has the network that it was made from."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import torch
+
+from lmonnx.errors import ModelError, OptionError, SourceError, VerificationError, WeightsError
+from lmonnx.exporters.sources import Network, resolve
+from lmonnx.exporters.sources.onnx_file import sha256_of
+from lmonnx.exporters.verify import Verification, prove
+from lmonnx.masking import MaskRules
+from lmonnx.runtime.contract import REMEDY
+from lmonnx.runtime.session import Runner
+
+
+def verify_file(
+    model: str | os.PathLike[str], source: str | os.PathLike[str] | torch.nn.Module, *, weights: str | None = None
+) -> Verification:
+    """Repeats the proof on a file that ``lmonnx.export`` wrote, with or without one; the file stays as it is.
+
+    The source is built anew, with the weights, the size and the rules that the file's metadata records. It has to be
+    the one that the file was made from, by its hash. Then the file, as it is, is compared with the reference.
+
+    Args:
+        model: the file; the CPU runs it.
+        source: the name, the ``.onnx`` file or the module that it was made from.
+        weights: for names, see :func:`lmonnx.exporters.sources.resolve`; those that the file records if None.
+
+    Returns:
+        The table of differences, of a proof that holds.
+
+    Raises:
+        ModelError: if ``model`` is not a graph exported by lmonnx, or is damaged.
+        SourceError: if the source cannot be had, or is not the one that the file was made from.
+        WeightsError: likewise, of its weights alone.
+        VerificationError: with the table, if file and reference differ.
+    """
+    runner = Runner(model, provider="cpu")
+    rules = _rules(runner)
+    _require_kind(runner, source)
+    if _is_file(source):
+        _require_file(runner, pathlib.Path(source))  # type: ignore[arg-type]
+    network = resolve(source, weights=weights or _recorded_weights(runner, source), size=runner.size)
+    _require_weights(runner, network)
+    verification = prove(runner, network, rules)
+    if not verification.passed:
+        raise VerificationError(f"{runner.path} and the reference of its source differ\n{verification}")
+    return verification
+
+
+def _rules(runner: Runner) -> MaskRules:
+    """The rules that the file was lowered with."""
+    try:
+        return MaskRules(**runner.contract.rules)  # type: ignore[arg-type]
+    except (OptionError, TypeError) as error:
+        raise ModelError(f"{runner.path}: the metadata's lmonnx.rules cannot be used: {error}; {REMEDY}") from error
+
+
+def _is_file(source: object) -> bool:
+    return not isinstance(source, torch.nn.Module) and str(source).endswith(".onnx")
+
+
+def _require_kind(runner: Runner, source: object) -> None:
+    """A file is compared with a file, a network in PyTorch with one: their hashes are of different things."""
+    recorded = runner.contract.source
+    kinds = {True: "an .onnx file", False: "a network in PyTorch"}
+    given, made_from = kinds[_is_file(source)], kinds[recorded.get("kind") == "onnx"]
+    if given != made_from:
+        raise SourceError(
+            f"{runner.path} was made from {made_from}, {recorded.get('name')}, not from {given}; "
+            "give what it was made from"
+        )
+
+
+def _require_file(runner: Runner, path: pathlib.Path) -> None:
+    """``path``, if there is such a file, is the one that the graph was made from."""
+    if path.is_file():
+        hashes = _differing_hashes(runner, "sha256", sha256_of(path))
+        if hashes:
+            raise SourceError(f"{path} is not the file that {runner.path} was made from: {hashes}")
+
+
+def _recorded_weights(runner: Runner, source: object) -> str:
+    """The weights to build a network by name with; a module or a file brings its own."""
+    recorded = runner.contract.source
+    if not isinstance(source, str) or recorded.get("kind") in ("module", "onnx"):
+        return "default"
+    if recorded.get("name") != source:
+        raise SourceError(f"{runner.path} was made from {recorded.get('name')}, not from {source}; give that name")
+    weights = recorded.get("weights", "default")
+    if not isinstance(weights, str):
+        raise ModelError(f"{runner.path}: the metadata's lmonnx.source names no weights: {weights!r}; {REMEDY}")
+    return weights
+
+
+def _require_weights(runner: Runner, network: Network) -> None:
+    """The weights of a network in PyTorch are those that the file was made from."""
+    here, recorded = network.origin, runner.contract.source
+    if "weights_sha256" not in here:
+        return
+    hashes = _differing_hashes(runner, "weights_sha256", here["weights_sha256"])
+    if hashes:
+        made = f"{here['name']} made from {here['weights']}" if "weights" in here else here["name"]
+        own = " ".join(str(recorded[key]) for key in ("name", "weights") if key in recorded)
+        raise WeightsError(
+            f"the weights of {made} are not those that {runner.path} was made from, {own}: {hashes}; "
+            "give what it was made from"
+        )
+
+
+def _differing_hashes(runner: Runner, key: str, here: str) -> str:
+    """Both hashes as text, empty if they are equal."""
+    recorded = runner.contract.source.get(key)
+    if not isinstance(recorded, str):
+        raise ModelError(f"{runner.path}: the metadata's lmonnx.source holds no {key}; {REMEDY}")
+    return "" if recorded == here else f"sha256 {here[:16]}… here, {recorded[:16]}… recorded"
