@@ -18,6 +18,7 @@ ALLOWED = {
     "reference": (VOCABULARY | {"lmonnx.reference"}, {"torch"}),
     "runtime": (VOCABULARY | {"lmonnx.runtime"}, {"onnxruntime"}),
     "explain": (VOCABULARY | {"lmonnx", "lmonnx.explain", "lmonnx.runtime"}, {"onnxruntime"}),
+    "evaluate": (VOCABULARY | {"lmonnx.evaluate", "lmonnx.explain", "lmonnx.runtime"}, set()),
     "exporters": (
         VOCABULARY | {"lmonnx", "lmonnx.exporters", "lmonnx.reference", "lmonnx.runtime"},
         {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"},
