@@ -1,4 +1,4 @@
-"""Where a network comes from: torchvision by name, a PyTorch module, an ONNX file."""
+"""Where a network comes from: bundled or torchvision's by name, a PyTorch module, an ONNX file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lmonnx.errors import OptionError, SourceError
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
 from lmonnx.exporters.sources.onnx_file import from_onnx
+from lmonnx.exporters.sources.scenes import NAMES, from_scenes
 from lmonnx.exporters.sources.torchvision import from_torchvision
 from lmonnx.runtime.preprocessing import Preprocessing
 
@@ -28,8 +29,10 @@ def resolve(
     """The network that ``source`` names.
 
     Args:
-        source: a module in evaluation mode, a path that ends in ``.onnx``, or a name of torchvision's.
-        weights: for names only, see :func:`lmonnx.exporters.sources.torchvision.from_torchvision`.
+        source: a module in evaluation mode, a path that ends in ``.onnx``, a bundled network such as
+            ``"scenes-material"``, or a name of torchvision's.
+        weights: for names only, see :func:`lmonnx.exporters.sources.torchvision.from_torchvision` and
+            :func:`lmonnx.exporters.sources.scenes.from_scenes`.
         size: height and width in pixels.
         preprocessing: for modules and files, which do not say; names bring their own.
         labels: likewise.
@@ -50,5 +53,7 @@ def resolve(
     if by_name and os.path.exists(source):
         raise SourceError(f"{source} is not a file whose name ends in .onnx; only ONNX models are read")
     if isinstance(source, str) and by_name:
-        return from_torchvision(source, weights, size)
+        if source in NAMES:
+            return from_scenes(source, weights, size)
+        return from_torchvision(source, weights, size, others=NAMES)
     return from_onnx(pathlib.Path(source), size=size, preprocessing=preprocessing, labels=labels)

@@ -50,7 +50,9 @@ def import_torchvision() -> ModuleType:
         return importlib.import_module("torchvision")
 
 
-def from_torchvision(name: str, weights: str = "default", size: tuple[int, int] | None = None) -> Network:
+def from_torchvision(
+    name: str, weights: str = "default", size: tuple[int, int] | None = None, *, others: Sequence[str] = ()
+) -> Network:
     """One of torchvision's image classifiers.
 
     Args:
@@ -59,6 +61,7 @@ def from_torchvision(name: str, weights: str = "default", size: tuple[int, int] 
             ``"IMAGENET1K_V1"`` or ``"ResNet50_Weights.IMAGENET1K_V1"``, as the metadata has it, or ``"seed:N"`` for
             random weights from the seed N.
         size: height and width in pixels, instead of those of the weights' preset.
+        others: names that are not torchvision's, to suggest where one of them is close to an unknown name.
 
     Raises:
         SourceError: if there is no such classifier; close names are suggested.
@@ -67,9 +70,9 @@ def from_torchvision(name: str, weights: str = "default", size: tuple[int, int] 
     models = import_torchvision().models
     known = models.list_models(module=models)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
+        near = difflib.get_close_matches(name, [*others, *known], n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "torchvision.models.list_models() has the names"
-        raise SourceError(f"{name!r} is neither a file nor a classifier of torchvision; {hint}")
+        raise SourceError(f"{name!r} is neither a file nor a network that is known by name; {hint}")
     choices = models.get_model_weights(name)
     preset = _chosen(name, weights, choices)
     origin = {"kind": "torchvision", "name": name, "weights": weights if preset is None else str(preset)}
