@@ -66,7 +66,8 @@ class Explanation:
                             weight  what keeping it adds to the probability
                             area    in pixels
                             box     [left, top, right, bottom] in pixels of the crop, the last two exclusive
-            settings      method, seed, samples, keep_probability, batch_size, segmentation, surrogate
+            settings      method, seed, samples, keep_probability, batch_size, segmentation, surrogate,
+                          paint (null where segments were masked)
             provenance    model (path, sha256, lmonnx version, rules, source, verified, preprocessing),
                           photo (path, crop_sha256: of the crop, uint8 [H, W, 3]), provider, versions
             files         segments (PNG, 16 bits: the id of each pixel), overlay (PNG, for people)

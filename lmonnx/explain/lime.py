@@ -27,6 +27,7 @@ def explain(
     segments: int = 50,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
+    paint: int | None = None,
 ) -> Explanation:
     """Explains one class of one photograph: masks random segments and fits a linear model to the answers.
 
@@ -34,12 +35,14 @@ def explain(
 
     Args:
         model: a graph that ``lmonnx export`` wrote, or its runner.
-        photo: path of an image file, or a PIL image.
+        photo: a path, a PIL image, an array uint8 ``[H, W, 3]`` or a tensor of torch uint8 ``[3, H, W]``.
         target: the class to explain; ``None`` takes the most probable one of the unmasked picture.
         samples: passes of the network, the first with nothing masked.
         segments: superpixels aimed at.
         seed: of the random choice of masks.
         batch_size: masks per pass.
+        paint: for comparison, how other tools remove segments: they are painted with this grey, 0 … 255, in the
+            photograph, and nothing is masked. ``None`` masks.
 
     Raises:
         OptionError: if an option has a value that is not allowed.
@@ -47,19 +50,19 @@ def explain(
         ModelError: if the graph cannot be loaded or fails, or does not say how to prepare a photograph.
     """
     runner = model if isinstance(model, Runner) else Runner(model)
-    preprocessing = runner.contract.preprocessing
-    if preprocessing is None:
-        raise ModelError(
-            f"{runner.path}: its metadata does not say how a photograph is prepared; give the preprocessing "
-            "when exporting the network"
-        )
+    preprocessing = runner.preprocessing
     _require_class(target, runner.classes)
+    _require_grey(paint)
     pixels = preprocessing.crop(photo)
     labels = segmentation.superpixels(pixels, segments)
     keep = sampling.keep_vectors(samples, int(labels.max()) + 1, seed)
-    probabilities = runner.probabilities(
-        preprocessing.normalise(pixels), sampling.masks(keep, labels, batch_size), batch_size
-    )
+    if paint is None:
+        image, masks = preprocessing.normalise(pixels), sampling.masks(keep, labels, batch_size)
+        probabilities = runner.probabilities(image, masks, batch_size)
+    else:
+        pictures = sampling.painted(keep, labels, pixels, paint, batch_size)
+        images = (np.concatenate([*map(preprocessing.normalise, batch)]) for batch in pictures)
+        probabilities = runner.probabilities(images, np.ones((1, 1, *labels.shape), np.bool_), batch_size)
     _require_class(target, probabilities.shape[1])
     index = int(probabilities[0].argmax()) if target is None else target
     fitted = surrogate.fit(keep, probabilities[:, index])
@@ -72,7 +75,7 @@ def explain(
         weights=fitted.weights,
         intercept=fitted.intercept,
         score=fitted.score,
-        settings=_settings(samples, segments, seed, batch_size),
+        settings=_settings(samples, segments, seed, batch_size, paint),
         provenance=_provenance(runner, photo, pixels),
     )
 
@@ -87,11 +90,17 @@ def _require_class(target: int | None, classes: int | None) -> None:
         raise OptionError(f"target={target} is not a class of the network; the last is {classes - 1}")
 
 
-def _settings(samples: int, segments: int, seed: int, batch_size: int) -> dict[str, Any]:
+def _require_grey(paint: int | None) -> None:
+    if paint is not None and (not isinstance(paint, int) or isinstance(paint, bool) or not 0 <= paint <= 255):
+        raise OptionError(f"paint={paint!r} is not a grey, 0 … 255; None masks")
+
+
+def _settings(samples: int, segments: int, seed: int, batch_size: int, paint: int | None) -> dict[str, Any]:
     return {
         "method": "lime",
         "seed": seed,
         "samples": samples,
+        "paint": paint,
         "keep_probability": sampling.KEEP_PROBABILITY,
         "batch_size": batch_size,
         "segmentation": {**segmentation.SLIC, "segments": segments},

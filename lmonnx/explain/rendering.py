@@ -24,7 +24,8 @@ OPPOSES = (32, 96, 255)
 OUTLINED = 5
 """How many of the strongest segments get an outline."""
 
-_INK, _PAPER, _FAINT = (24, 24, 24), (255, 255, 255), (110, 110, 110)
+INK, PAPER = (24, 24, 24), (255, 255, 255)
+_FAINT = (110, 110, 110)
 _OPACITY = 0.72  # of the strongest segment
 _COLOUR_LEFT = 0.12  # of the photograph, so that tints are not taken for its own colours
 _BLACK = 36  # the darkest value left, so that tints show there too
@@ -50,7 +51,7 @@ def overlay(explanation: Explanation) -> Image.Image:
     pixels = _tinted(pixels, strength.astype(np.float32)[labels])
     for number in np.argsort(np.abs(strength), kind="stable")[-OUTLINED:]:  # the strongest last, on top
         if strength[number]:
-            _outline(pixels, labels == number, SUPPORTS if strength[number] > 0 else OPPOSES)
+            outline(pixels, labels == number, SUPPORTS if strength[number] > 0 else OPPOSES)
     picture = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
     return _framed(picture, explanation, strongest)
 
@@ -60,10 +61,11 @@ def figure(explanation: Explanation) -> str:
     stream = io.BytesIO()
     overlay(explanation).save(stream, "PNG")
     settings = explanation.settings
+    how = "layer masking" if settings["paint"] is None else f"paint of grey {settings['paint']}"
     title = html.escape(f"{explanation.name}, {_percent(explanation.probability)}")
     caption = (
-        f"{title}: {settings['samples']} samples over {len(explanation.weights)} segments, seed {settings['seed']}; "
-        f"R² of the surrogate {explanation.score:.2f}"
+        f"{title}: {settings['samples']} samples over {len(explanation.weights)} segments, removed by {how}, "
+        f"seed {settings['seed']}; R² of the surrogate {explanation.score:.2f}"
     )
     source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
     image = f'<img src="{source}" alt="{title}: orange supports the class, blue opposes it" style="max-width: 100%">'
@@ -111,8 +113,8 @@ def _tinted(pixels: Rgb, strength: npt.NDArray[np.float32]) -> Rgb:
     return (pixels * (1 - opacity) + colour * opacity).astype(np.float32)
 
 
-def _outline(pixels: Rgb, region: npt.NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    """Draws the inner border of a region into ``pixels``, white inside of the colour."""
+def outline(pixels: Rgb, region: npt.NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+    """Draws the inner border of a region ``[H, W]`` into ``pixels`` ``[H, W, 3]``, white inside of the colour."""
     from skimage.morphology import isotropic_erosion
 
     inside = np.pad(region, 1)  # so that the edge of the picture is a border too
@@ -121,21 +123,21 @@ def _outline(pixels: Rgb, region: npt.NDArray[np.bool_], colour: tuple[int, int,
         for depth in (_OUTLINE, _OUTLINE + 1.5)
     )
     pixels[region & ~core] = colour
-    pixels[core & ~inner] = _PAPER
+    pixels[core & ~inner] = PAPER
 
 
 def _framed(picture: Image.Image, explanation: Explanation, strongest: float) -> Image.Image:
     """The picture under a title and over a colour scale."""
     unit = max(picture.width // 28, 8)
     pad, head, foot = unit // 2, 2 * unit, 3 * unit // 2
-    sheet = Image.new("RGB", (picture.width, picture.height + head + foot), _PAPER)
+    sheet = Image.new("RGB", (picture.width, picture.height + head + foot), PAPER)
     sheet.paste(picture, (0, head))
     draw = ImageDraw.Draw(sheet)
     big, small = ImageFont.load_default(unit * 1.0), ImageFont.load_default(unit * 0.7)
     percent = _percent(explanation.probability)
     room = picture.width - 3 * pad - draw.textlength(percent, big)
-    draw.text((pad, head // 2), _shortened(draw, explanation.name, big, room), _INK, big, anchor="lm")
-    draw.text((picture.width - pad, head // 2), percent, _INK, big, anchor="rm")
+    draw.text((pad, head // 2), _shortened(draw, explanation.name, big, room), INK, big, anchor="lm")
+    draw.text((picture.width - pad, head // 2), percent, INK, big, anchor="rm")
     middle = head + picture.height + foot // 2
     _scale(sheet, small, (pad, middle), unit, strongest)
     draw.text((picture.width - pad, middle), f"fit {explanation.score:.2f}", _FAINT, small, anchor="rm")
@@ -147,14 +149,14 @@ def _scale(sheet: Image.Image, font: Font, corner: tuple[int, int], unit: int, s
     draw, (x, y) = ImageDraw.Draw(sheet), corner
     length, half = 7 * unit, unit // 3
     for text, gap in (("opposes", unit // 3), (f"-{strongest:.2g}", unit // 3)):
-        draw.text((x, y), text, OPPOSES if text == "opposes" else _INK, font, anchor="lm")
+        draw.text((x, y), text, OPPOSES if text == "opposes" else INK, font, anchor="lm")
         x += round(draw.textlength(text, font)) + gap
     strength = np.tile(np.linspace(-1, 1, length, dtype=np.float32), (2 * half, 1))
     paper = np.full((2 * half, length, 3), 225, np.float32)
     bar = Image.fromarray(np.rint(_tinted(paper, strength)).astype(np.uint8))
     sheet.paste(bar, (x, y - half))
     x += length + unit // 3
-    draw.text((x, y), f"+{strongest:.2g}", _INK, font, anchor="lm")
+    draw.text((x, y), f"+{strongest:.2g}", INK, font, anchor="lm")
     x += round(draw.textlength(f"+{strongest:.2g}", font)) + unit // 3
     draw.text((x, y), "supports", SUPPORTS, font, anchor="lm")
 

@@ -55,3 +55,22 @@ def masks(keep: Bools, labels: Labels, batch_size: int) -> Iterator[Bools]:
     """
     for start in range(0, len(keep), batch_size):
         yield keep[start : start + batch_size][:, None, labels]
+
+
+def painted(
+    keep: Bools, labels: Labels, pixels: npt.NDArray[np.uint8], grey: int, batch_size: int
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The pictures of keep-vectors in which removed segments are painted over, a batch at a time.
+
+    Args:
+        keep: bool ``[samples, segments]``, True = keep.
+        labels: int32 ``[H, W]``: the segment of each pixel.
+        pixels: uint8 ``[H, W, 3]``: the picture.
+        grey: value of the paint in all channels, 0 … 255.
+        batch_size: pictures in each batch; the last may hold fewer.
+
+    Yields:
+        uint8 ``[batch, H, W, 3]``.
+    """
+    for kept in masks(keep, labels, batch_size):
+        yield np.where(kept[:, 0, ..., None], pixels, np.uint8(grey))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -172,34 +172,41 @@ class Runner:
                 found.append(Prediction(row, labels, float(share), names[len(found)]))
         return found
 
-    def probabilities(self, image: Array, masks: Array | Iterable[Array], batch_size: int = BATCH_SIZE) -> Floats:
-        """Probabilities of the classes for one image under many masks, from the first output of the graph.
+    def probabilities(
+        self, image: Array | Iterable[Array], mask: Array | Iterable[Array], batch_size: int = BATCH_SIZE
+    ) -> Floats:
+        """Probabilities of the classes from the first output of the graph: one image, many masks, or the reverse.
 
-        Masks are consumed a batch at a time and every batch has the same size (the last is padded, its
+        The many are consumed a batch at a time and every batch has the same size (the last is padded, its
         surplus dropped), so that memory is bounded and onnxruntime meets one shape only.
 
         Args:
-            image: float32 ``[1, C, H, W]``, preprocessed, as :meth:`run` takes it.
-            masks: bool ``[n, 1, H, W]``, True = keep, or an iterable of such arrays, each with any n.
-            batch_size: masks per pass.
+            image: float32 ``[1, C, H, W]``, preprocessed, as :meth:`run` takes it; with one mask, any number
+                ``[n, C, H, W]``, or an iterable of such arrays.
+            mask: bool ``[n, 1, H, W]``, True = keep, or an iterable of such arrays, each with any n; n is 1 if there
+                are many images.
+            batch_size: rows per pass.
 
         Returns:
             float32 ``[n, classes]``. Logits went through a softmax in float64.
 
         Raises:
-            ImageError: if an array has another type or shape, or there is no mask.
+            ImageError: if an array has another type or shape, there is none, or both are many.
             OptionError: if ``batch_size`` is not positive.
             ModelError: if the graph fails, or its output cannot be turned into probabilities.
         """
         require_batch_size(batch_size)
-        single = floats("image", image, (self._channels, *self.size))
-        if len(single) != 1:
-            raise ImageError(f"image holds {len(single)} pictures; many masks go with one")
-        chunks: Iterable[Array] = [masks] if is_array(masks) else masks
-        varying = ({"mask": bools("mask", chunk, (1, *self.size))} for chunk in chunks)
-        rows = [rows for _, rows in self._passes({"image": single}, varying, batch_size)]
+        images = _chunks("image", image, floats, (self._channels, *self.size))
+        masks = _chunks("mask", mask, bools, (1, *self.size))
+        for one, many in ((images, masks), (masks, images)):
+            if isinstance(one, list) and all(len(rows) == 1 for rows in one[0].values()):
+                fixed, varying = one[0], many
+                break
+        else:
+            raise ImageError("many images and many masks do not pair here; give one image or one mask")
+        rows = [rows for _, rows in self._passes(fixed, varying, batch_size)]
         if not rows:
-            raise ImageError("there is no mask; an all-True mask gives the unmasked prediction")
+            raise ImageError("there is no mask and no image beside the one; an all-True mask removes nothing")
         return np.concatenate(rows)
 
     def _passes(self, fixed: Feeds, varying: Iterable[Feeds], batch_size: int) -> Iterator[tuple[Feeds, Floats]]:
@@ -255,3 +262,15 @@ class Runner:
                 f"{', '.join(self.contract.outputs)}; {REMEDY}"
             )
         return names
+
+
+def _chunks(
+    name: str,
+    given: Array | Iterable[Array],
+    require: Callable[[str, object, tuple[int, ...]], npt.NDArray[Any]],
+    shape: tuple[int, ...],
+) -> list[Feeds] | Iterator[Feeds]:
+    """The rows of one input: a list of one chunk if they were given as an array, and otherwise chunks as they come."""
+    if is_array(given):
+        return [{name: require(name, given, shape)}]
+    return ({name: require(name, chunk, shape)} for chunk in given)

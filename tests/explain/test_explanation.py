@@ -165,4 +165,4 @@ def test_a_notebook_shows_the_overlay(explanation: Explanation) -> None:
     with Image.open(io.BytesIO(base64.b64decode(image.attrib["src"].removeprefix("data:image/png;base64,")))) as shown:
         assert np.array_equal(shown, rendering.overlay(replace(explanation, name="<b>ox & cart</b>")))
     assert "<b>ox & cart</b>" in str(caption.text)
-    assert "300 samples over 16 segments, seed 0" in str(caption.text)
+    assert "300 samples over 16 segments, removed by layer masking, seed 0" in str(caption.text)

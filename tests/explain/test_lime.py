@@ -67,6 +67,18 @@ def test_the_batch_size_changes_nothing_but_rounding(
     np.testing.assert_allclose(result.weights, usual.weights, atol=1e-6)
 
 
+def test_paint_stays_in_the_picture_and_a_mask_does_not(block_graph: BlockGraph, photo: Image.Image) -> None:
+    path = block_graph()  # a linear network, for which a removed pixel and a black one are the same
+    masked, black, white = (
+        explain(path, photo, target=1, samples=300, segments=16, batch_size=7, paint=paint) for paint in (None, 0, 255)
+    )
+    np.testing.assert_allclose(black.weights, masked.weights, atol=1e-6)
+    assert (masked.settings["paint"], white.settings["paint"]) == (None, 255)
+    supporting = masked.order()[0]
+    assert masked.weights[supporting] > 0.1
+    assert white.weights[supporting] < 0.05  # white is as red as the block, or more
+
+
 def test_all_that_is_needed_to_repeat_it_is_told(block_graph: BlockGraph, photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "photo.png")
     runner = Runner(block_graph())
@@ -95,6 +107,8 @@ class NeverRun:
         {"segments": 1},
         {"seed": -1},
         {"batch_size": 0},
+        {"paint": 256},
+        {"paint": True},
     ],
 )
 def test_wrong_options_are_found_before_the_work(

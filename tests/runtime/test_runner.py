@@ -98,6 +98,18 @@ def test_probabilities_of_any_batching(
     assert len(spy.shapes) == -(-len(masks) // batch_size)
 
 
+@pytest.mark.parametrize("chunk", [None, 1, 4])
+def test_probabilities_of_many_images_under_one_mask(
+    spied: tuple[Runner, Spy], masks: np.ndarray, matrix: np.ndarray, chunk: int | None
+) -> None:
+    runner, spy = spied
+    images = np.random.default_rng(3).normal(size=(6, 3, H, W)).astype(np.float32)
+    given = images if chunk is None else (images[i : i + chunk] for i in range(0, len(images), chunk))
+    result = runner.probabilities(given, masks[1:2], 4)
+    np.testing.assert_allclose(result, softmax(linear(images, masks[1:2], matrix)), rtol=0, atol=1e-6)
+    assert set(spy.shapes) == {((4, 3, H, W), (1, 1, H, W))}
+
+
 def test_masks_are_consumed_as_they_are_needed(spied: tuple[Runner, Spy], image: np.ndarray) -> None:
     runner, spy = spied
     ahead = []
@@ -148,11 +160,13 @@ def test_what_cannot_be_probabilities_is_refused(
 def test_wrong_arrays_are_named(graph_file: GraphFile, image: np.ndarray, masks: np.ndarray) -> None:
     runner = Runner(graph_file())
     cases: list[tuple[Any, Any, str]] = [
-        (image.astype(np.float64), masks, r"image has to be float32 \[n, 3, 8, 8\], given float64"),
+        (image.astype(np.uint8), masks, r"image has to be float32 \[n, 3, 8, 8\], given uint8 .* predict takes photog"),
+        (image.astype(np.complex64), masks, r"image has to be float32 \[n, 3, 8, 8\], given complex64"),
+        (image.astype(np.float64) * 1e300, masks, "image holds values beyond float32"),
         (image[0], masks, r"given float32 \[3, 8, 8\]"),
         (image[:, :1], masks, r"given float32 \[1, 1, 8, 8\]"),
-        (image.tolist(), masks, "image has to be a numpy array, float32"),
-        (image, masks.astype(np.uint8), r"mask has to be bool \[n, 1, 8, 8\], given uint8"),
+        (image, masks.astype(np.uint8), r"mask has to be bool \[n, 1, 8, 8\], given uint8 .* astype\(bool\)"),
+        (image, masks.astype(np.float32), r"given float32 \[11, 1, 8, 8\]; compare it: array >= 0.5"),
         (image, masks[..., :4], r"given bool \[11, 1, 8, 4\]"),
         (image, masks[:0], "mask is empty"),
     ]
@@ -161,15 +175,46 @@ def test_wrong_arrays_are_named(graph_file: GraphFile, image: np.ndarray, masks:
             runner.run(wrong_image, wrong_mask)
         with pytest.raises(ImageError, match=message):
             runner.probabilities(wrong_image, wrong_mask)
+    with pytest.raises(
+        ImageError, match=r"image has to be an array of numpy or torch, float32 \[n, 3, 8, 8\], not list"
+    ):
+        runner.run(image.tolist(), masks)
+    with pytest.raises(ImageError, match=r"image has to be an array of numpy or torch, float32 .*, not list"):
+        runner.probabilities(image.tolist(), masks[:1])
     with pytest.raises(ImageError, match="2 images and 11 masks do not pair"):
         runner.run(np.repeat(image, 2, axis=0), masks)
-    with pytest.raises(ImageError, match="image holds 2 pictures"):
-        runner.probabilities(np.repeat(image, 2, axis=0), masks)
-    with pytest.raises(ImageError, match="there is no mask"):
-        runner.probabilities(image, iter(()))
+    for many in (np.repeat(image, 2, axis=0), iter([image])):
+        with pytest.raises(ImageError, match="many images and many masks do not pair"):
+            runner.probabilities(many, masks)
+    for none in ((image, iter(())), (iter(()), masks[:1])):
+        with pytest.raises(ImageError, match="there is no mask and no image beside the one"):
+            runner.probabilities(*none)
     for size in (0, -1, 2.5, True):
         with pytest.raises(OptionError, match="batch_size"):
             runner.probabilities(image, masks, batch_size=size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_other_floating_point_is_converted(graph_file: GraphFile, masks: np.ndarray, dtype: Any) -> None:
+    runner = Runner(graph_file())
+    image = np.random.default_rng(4).normal(size=(1, 3, H, W)).astype(dtype)
+    expected = runner.run(image.astype(np.float32), masks)["scores"]
+    np.testing.assert_array_equal(runner.run(image, masks)["scores"], expected)
+
+
+def test_tensors_of_torch_are_taken(graph_file: GraphFile, image: np.ndarray, masks: np.ndarray) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: there are no tensors")
+    runner = Runner(graph_file())
+    tensor = torch.from_numpy(image).clone().requires_grad_()
+    keep = torch.from_numpy(masks)
+    np.testing.assert_array_equal(runner.run(tensor, keep)["scores"], runner.run(image, masks)["scores"])
+    rows = runner.probabilities(image, masks, 4)
+    np.testing.assert_array_equal(runner.probabilities(tensor, keep, 4), rows)
+    np.testing.assert_array_equal(runner.probabilities(tensor, (part for part in keep.split(3)), 4), rows)
+    with pytest.raises(ImageError, match="image: the tensor cannot become an array of numpy"):
+        runner.run(tensor.to(torch.bfloat16), keep)
+    with pytest.raises(ImageError, match=r"given int32 \[11, 1, 8, 8\]; of 0 and 1, astype\(bool\)"):
+        runner.run(tensor, keep.int())
 
 
 def test_files_that_are_no_exported_graph(graph_file: GraphFile, tmp_path: Path, contract: Contract) -> None:
@@ -209,13 +254,13 @@ def test_wrong_options_are_named(graph_file: GraphFile) -> None:
 def test_without_a_cuda_device_auto_is_quietly_the_cpu(
     graph_file: GraphFile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(providers, "_has_cuda_device", lambda: False)
+    monkeypatch.setattr(providers, "ask_driver", providers.Driver)
     assert Runner(graph_file()).provider == "cpu"
     assert capfd.readouterr() == ("", "")
 
 
 def test_cuda_is_never_silently_the_cpu(graph_file: GraphFile) -> None:
-    if providers._has_cuda_device():
+    if providers.ask_driver().devices:
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(OptionError, match="provider='cuda'"):
         Runner(graph_file(), provider="cuda")
