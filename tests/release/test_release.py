@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_package_and_its_networks(wheel: Path) -> None:
     assert {"lmonnx/py.typed", "lmonnx/weights/README.md"} <= names
     assert {name.partition("/")[0] for name in names} == {"lmonnx", f"lmonnx-{lmonnx.__version__}.dist-info"}
     assert (fields["Version"], fields["License-Expression"]) == (lmonnx.__version__, "Apache-2.0")
-    assert {name for name in fields.get_all("Provides-Extra", [])} == {"export", "dev"}
+    assert set(fields.get_all("Provides-Extra", [])) == {"export", "dev"}
     for package in EXPORT_ONLY:
         wanted = [line for line in fields.get_all("Requires-Dist", []) if re.match(rf"{package}\b(?!-)", line)]
         assert all("extra ==" in line for line in wanted), wanted
@@ -89,7 +89,9 @@ def test_a_production_host_needs_neither_torch_nor_onnx(desk: Environment, host:
     assert classes.strip() == answer["top"][0]["name"]
 
 
-@pytest.mark.parametrize("command", ["export scenes-material -o x.onnx", "verify x.onnx --against scenes-material", "demo"])
+@pytest.mark.parametrize(
+    "command", ["export scenes-material -o x.onnx", "verify x.onnx --against scenes-material", "demo"]
+)
 def test_a_production_host_is_told_which_extra_a_command_needs(host: Environment, command: str) -> None:
     done = host.lmonnx(*command.split(), status=1)
     assert done.stderr.endswith("install it with: pip install 'lmonnx[export]'\n")
