@@ -98,7 +98,9 @@ def read(picture: Picture, name: str, convert: Callable[[Image.Image, str], _T])
         raise ImageError(f"{path}: is a directory, not an image file") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: is not an image in a format that Pillow reads; use JPEG or PNG") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # a plug-in of Pillow raises what it likes; AVIF's a RuntimeError
         raise ImageError(f"{path}: cannot be read: {error}") from error
 
 

@@ -60,7 +60,7 @@ def attempt(provider: Literal["cpu", "cuda"], timeout: float = TIMEOUT) -> Attem
             command, env=environment, timeout=timeout, capture_output=True, check=False, text=True, errors="replace"
         )
     except subprocess.TimeoutExpired:
-        return Attempt(f"it gave no answer within {timeout:.0f} s")
+        return Attempt(f"it gave no answer within {timeout:g} s")
     except OSError as error:
         return Attempt(f"it cannot be tried: {error}")
     try:

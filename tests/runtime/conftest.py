@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def graph_file(tmp_path: Path, contract: Contract, matrix: np.ndarray) -> GraphF
         size: tuple[int | str, int | str] = SIZE,
         last: str = "Identity",
         weights: np.ndarray = matrix,
+        preprocessing: Preprocessing | None = None,
     ) -> Path:
         nodes = [
             helper.make_node("Where", [mask_name, "image", "zero"], ["joined"]),
@@ -62,8 +64,9 @@ def graph_file(tmp_path: Path, contract: Contract, matrix: np.ndarray) -> GraphF
             [helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(np.float32(0), "zero"), numpy_helper.from_array(weights, "weights")],
         )
+        chosen = contract if preprocessing is None else replace(contract, preprocessing=preprocessing)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-        helper.set_model_props(model, contract.to_props() if props is None else props)
+        helper.set_model_props(model, chosen.to_props() if props is None else props)
         path = tmp_path / "model.onnx"
         onnx.save(model, path)
         return path

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lmonnx.errors import ImageError, OptionError
 from lmonnx.runtime.photos import decode
-from lmonnx.runtime.preprocessing import Preprocessing
+from lmonnx.runtime.preprocessing import Preprocessing, short_side
 
 DATA = Path(os.environ.get("LMONNX_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -83,6 +85,78 @@ def test_modes_as_torchvisions_loader_converts_them(preset: Any, tmp_path: Path,
     np.testing.assert_array_equal(settings.prepare(photo), preset(settings, photo.convert("RGB")))
 
 
+@pytest.fixture(scope="module")
+def presets() -> list[tuple[Any, Preprocessing]]:
+    """``weights.transforms()`` of torchvision's classifiers, those that differ, each with our settings."""
+    pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    from lmonnx.exporters.sources.torchvision import import_torchvision
+
+    models = import_torchvision().models
+    found = {}
+    for name in models.list_models(module=models):
+        for weights in models.get_model_weights(name):
+            preset = weights.transforms()
+            (crop,), (resize,) = preset.crop_size, preset.resize_size
+            channels = {"mean": tuple(preset.mean), "std": tuple(preset.std)}
+            found[Preprocessing((crop, crop), resize, preset.interpolation.value, **channels)] = preset
+    return [(preset, settings) for settings, preset in found.items()]
+
+
+@pytest.mark.parametrize("size", [(640, 427), (333, 517), (97, 201), (1, 1), (3, 40), (401, 20)])
+def test_equal_to_the_transforms_of_all_weights(presets: Any, size: tuple[int, int]) -> None:
+    assert len(presets) > 20
+    assert {settings.interpolation for _, settings in presets} == {"bilinear", "bicubic"}
+    photo = picture(*size)
+    for preset, settings in presets:
+        np.testing.assert_array_equal(settings.prepare(photo)[0], preset(photo).numpy(), err_msg=str(settings))
+
+
+FILES = {
+    "png": ["1", "L", "LA", "P", "RGB", "RGBA"],
+    "gif": ["1", "L", "P", "RGB"],
+    "bmp": ["1", "L", "P", "RGB"],
+    "webp": ["RGB", "RGBA"],
+    "jpg": ["L", "RGB", "CMYK", "YCbCr"],
+    "tif": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"],
+}
+
+
+def stored(folder: Path) -> Iterator[Path]:
+    """A file of every kind that people have."""
+    colour, alpha = picture(101, 67), picture(101, 67, "L").rotate(180)
+    for suffix, modes in FILES.items():
+        for mode in modes:
+            photo = Image.new("LAB", (101, 67), (120, 30, 200)) if mode == "LAB" else colour.convert(mode)
+            if mode in ("RGBA", "LA"):
+                photo.putalpha(alpha)
+            photo.save(folder / f"{mode}.{suffix}")
+            yield folder / f"{mode}.{suffix}"
+    colour.quantize(16).save(folder / "clear.gif", transparency=3)
+    colour.quantize(16).save(folder / "clear.png", transparency=bytes(range(0, 256, 16)))
+    colour.save(folder / "key.png", transparency=colour.getpixel((0, 0)))
+    yield from (folder / name for name in ("clear.gif", "clear.png", "key.png"))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for suffix in ("jpg", "png", "webp", "tif"):
+            colour.save(folder / f"turned{orientation}.{suffix}", exif=exif)
+            yield folder / f"turned{orientation}.{suffix}"
+
+
+def test_files_as_torchvisions_loader_reads_them(presets: Any, tmp_path: Path) -> None:
+    preset, settings = presets[0]
+    shapes = set()
+    for path in stored(tmp_path):
+        with Image.open(path) as opened, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
+            upright = ImageOps.exif_transpose(opened)  # which the loader leaves to the caller
+            expected = preset(upright.convert("RGB")).numpy()
+        np.testing.assert_array_equal(settings.prepare(path)[0], expected, err_msg=path.name)
+        shapes.add((path.name, decode(path).size))
+    turned = {(f"turned{number}.{suffix}", (67, 101)) for number in (5, 6, 7, 8) for suffix in ("jpg", "png", "tif")}
+    assert turned <= shapes
+
+
 def test_a_cmyk_jpeg(preset: Any, tmp_path: Path) -> None:
     settings = Preprocessing((56, 56), 64)
     picture(81, 67, "CMYK").save(tmp_path / "photo.jpg")
@@ -145,6 +219,47 @@ def test_arithmetic_and_channel_order() -> None:
     np.testing.assert_array_equal(settings.crop(photo)[0, 0], [10, 20, 30])
 
 
+def test_a_network_of_one_channel_sees_grey() -> None:
+    settings = Preprocessing((40, 56), 60, mean=(0.25,), std=(0.5,))
+    grey = picture(90, 70, "L")
+    prepared = settings.prepare(grey)
+    assert prepared.shape == (1, 1, 40, 56)
+    expected = (settings.crop(grey)[..., 0].astype(np.float32) / np.float32(255) - np.float32(0.25)) / np.float32(0.5)
+    np.testing.assert_array_equal(prepared[0, 0], expected)
+    single = Preprocessing((1, 1), mean=(0,), std=(1,), scale=1)
+    luma = [round((299 * r + 587 * g + 114 * b) / 1000) for r, g, b in np.eye(3, dtype=int) * 200]
+    assert [single.prepare(Image.new("RGB", (1, 1), c)).item() for c in ("#c80000", "#00c800", "#0000c8")] == luma
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "expected"),
+    [
+        ((224, 224), "0.875", 256),
+        ((224, 224), "224/256", 256),
+        ((224, 224), "224/232", 232),
+        ((224, 224), Fraction(224, 235), 235),
+        ((224, 224), "0.965", 232),
+        ((299, 299), "0.875", 341),
+        ((160, 224), "0.875", 256),
+        ((224, 160), "1", 224),
+        ((224, 224), "1.0", 224),
+    ],
+)
+def test_a_share_of_the_picture_is_a_short_side(size: tuple[int, int], crop: Any, expected: int) -> None:
+    assert short_side(size, crop) == expected
+
+
+@pytest.mark.parametrize("number", range(100, 400))
+def test_a_share_gives_back_its_pixels(number: int) -> None:
+    assert short_side((97, 97), f"97/{number}") == number
+
+
+@pytest.mark.parametrize("crop", ["0", "-1", "1.01", "257/256", "1/0", "nan", "inf", "half", "", 0.875, 1, None, True])
+def test_what_is_no_share_is_refused(crop: Any) -> None:
+    with pytest.raises(OptionError, match="crop="):
+        short_side((224, 224), crop)
+
+
 def test_the_crop_is_what_the_tensor_holds() -> None:
     settings = Preprocessing((40, 56), 60, "bicubic")
     photo = picture(90, 70)
@@ -173,7 +288,9 @@ def test_real_photographs(preset: Any) -> None:
         ("resize", 25.6),
         ("interpolation", "lanczos"),
         ("mean", (0.5,)),
+        ("mean", (0.5, 0.5)),
         ("mean", ("a", "b", "c")),
+        ("std", (1.0,)),
         ("std", (1.0, 0.0, 1.0)),
         ("std", (1.0, float("nan"), 1.0)),
         ("scale", 0),
@@ -216,8 +333,40 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     whole = jpeg(tmp_path)
     with pytest.raises(ImageError, match=r"photo\.jpg: is damaged, cut off"):
         settings.prepare(broken(tmp_path, whole[: len(whole) // 2]))
-    with pytest.raises(ImageError, match="path or a PIL image, not int"):
+    with pytest.raises(ImageError, match="not a path, a PIL image or an array, but int"):
         settings.prepare(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "tif", "bmp"])
+def test_damaged_files_are_refused_or_read(tmp_path: Path, suffix: str) -> None:
+    """Cut off and flipped bytes give a picture or an ImageError, never anything else."""
+    settings = Preprocessing((32, 32), 40)
+    picture(60, 50).save(tmp_path / f"whole.{suffix}")
+    whole = (tmp_path / f"whole.{suffix}").read_bytes()
+    rng = np.random.default_rng(9)
+    refused = 0
+    for number in range(60):
+        content = bytearray(whole)
+        if number % 2:
+            content = content[: rng.integers(len(content))]
+        else:
+            for position in rng.integers(min(len(content), 400), size=4):
+                content[position] ^= 1 << int(rng.integers(8))
+        try:
+            settings.prepare(broken(tmp_path, bytes(content)))
+        except ImageError:
+            refused += 1
+    assert refused >= 20
+
+
+def test_whatever_a_decoder_raises_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: str) -> None:
+        raise RuntimeError("Failed to decode image: Not implemented")
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(ImageError, match=r"photo\.avif: cannot be read: Failed to decode image: Not implemented"):
+        decode(tmp_path / "photo.avif")
 
 
 def test_values_of_unknown_range_are_refused() -> None:
