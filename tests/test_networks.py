@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import lmonnx
+from lmonnx.exporters.proof import images, suite
 from lmonnx.exporters.sources.torchvision import import_torchvision, seeded
-from lmonnx.exporters.verify import images, suite
 from lmonnx.masking import MaskRules
 from lmonnx.runtime import Runner
 from tests.laws import check_laws

@@ -1,5 +1,8 @@
-"""From a network to a mask-aware ONNX graph."""
+"""From a network to a mask-aware ONNX graph, and what can be said of a finished one."""
 
+from lmonnx.exporters.finished import verify
+from lmonnx.exporters.inspection import Inspection, inspect
 from lmonnx.exporters.pipeline import Export, export
+from lmonnx.exporters.proof import Verification
 
-__all__ = ["Export", "export"]
+__all__ = ["Export", "Inspection", "Verification", "export", "inspect", "verify"]

@@ -8,15 +8,15 @@ import pathlib
 import torch
 
 from lmonnx.errors import ModelError, OptionError, SourceError, VerificationError, WeightsError
+from lmonnx.exporters.proof import Verification, prove
 from lmonnx.exporters.sources import Network, resolve
 from lmonnx.exporters.sources.onnx_file import sha256_of
-from lmonnx.exporters.verify import Verification, prove
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.contract import REMEDY
 from lmonnx.runtime.session import Runner
 
 
-def verify_file(
+def verify(
     model: str | os.PathLike[str], source: str | os.PathLike[str] | torch.nn.Module, *, weights: str | None = None
 ) -> Verification:
     """Repeats the proof on a file that ``lmonnx.export`` wrote, with or without one; the file stays as it is.

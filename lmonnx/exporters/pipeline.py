@@ -14,9 +14,9 @@ from lmonnx.errors import OptionError, VerificationError
 from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.package import contract_of, publication, write
+from lmonnx.exporters.proof import Verification, prove
 from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.trace import trace
-from lmonnx.exporters.verify import Verification, prove
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner

@@ -13,9 +13,9 @@ import torch
 from lmonnx import reference
 from lmonnx.exporters.lowering.engine import Lowered
 from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.proof import images, suite
 from lmonnx.exporters.sources.network import Array, Network
 from lmonnx.exporters.sources.onnx_file import program_of
-from lmonnx.exporters.verify import images, suite
 from lmonnx.masking import MaskRules
 
 #: The mask of the suite that is traced: one row, because a file's batch may be fixed at one.

@@ -16,7 +16,7 @@ from torch import nn
 import lmonnx
 from lmonnx.errors import LmonnxError, ModelError, SourceError, VerificationError, WeightsError
 from lmonnx.exporters import finished
-from lmonnx.exporters.finished import verify_file
+from lmonnx.exporters.finished import verify
 from lmonnx.exporters.sources import torchvision
 from lmonnx.masking import MaskRules
 from tests.cases import w
@@ -93,7 +93,7 @@ def metadata(key: str, value: Any) -> Change:
 
 def test_a_file_without_a_proof_is_proven_later(of_module: Path) -> None:
     before = of_module.read_bytes()
-    verification = verify_file(of_module, Small().eval())
+    verification = verify(of_module, Small().eval())
     assert verification.passed
     assert len(verification.rows) == 9
     assert of_module.read_bytes() == before
@@ -101,12 +101,12 @@ def test_a_file_without_a_proof_is_proven_later(of_module: Path) -> None:
 
 def test_the_table_is_that_of_the_export(tmp_path: Path) -> None:
     result = lmonnx.export(source_file(tmp_path), tmp_path / "out.onnx")
-    assert verify_file(result.path, tmp_path / "in.onnx") == result.verification
+    assert verify(result.path, tmp_path / "in.onnx") == result.verification
 
 
 def test_a_name_is_built_with_what_the_file_records(of_name: Path) -> None:
-    assert verify_file(of_name, NAME).passed
-    assert verify_file(str(of_name), NAME, weights="seed:3").passed
+    assert verify(of_name, NAME).passed
+    assert verify(str(of_name), NAME, weights="seed:3").passed
 
 
 def test_weights_by_name_are_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +114,8 @@ def test_weights_by_name_are_built_again(tmp_path: Path, monkeypatch: pytest.Mon
     state = torchvision.seeded(network, 5).state_dict()
     monkeypatch.setattr(torchvision, "_downloaded", lambda *_: state)
     path = lmonnx.export(NAME, tmp_path / "default.onnx", size=64, rules=RULES, verify=False).path
-    assert verify_file(path, NAME).passed
-    assert verify_file(path, NAME, weights="IMAGENET1K_V1").passed
+    assert verify(path, NAME).passed
+    assert verify(path, NAME, weights="IMAGENET1K_V1").passed
 
 
 def flip_a_weight(model: onnx.ModelProto) -> None:
@@ -153,7 +153,7 @@ def forget_the_mask(model: onnx.ModelProto) -> None:
 )
 def test_a_fault_in_the_file_is_found(fault: Change, of_module: Path, tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match=r"changed\.onnx and the reference of its source differ\n(.*\n)+.*FAIL"):
-        verify_file(changed(of_module, tmp_path, fault), Small().eval())
+        verify(changed(of_module, tmp_path, fault), Small().eval())
 
 
 @pytest.mark.usefixtures("not_compared")
@@ -176,7 +176,7 @@ def test_another_network_is_refused_before_the_comparison(
     source: Any, weights: str | None, error: type[LmonnxError], message: str, of_name: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        verify_file(of_name, source, weights=weights)
+        verify(of_name, source, weights=weights)
 
 
 @pytest.mark.usefixtures("not_compared")
@@ -184,16 +184,16 @@ def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> N
     source = source_file(tmp_path)
     path = lmonnx.export(source, tmp_path / "out.onnx", verify=False).path
     with pytest.raises(SourceError, match=r"made from a network in PyTorch, .*Small, not from an .onnx file"):
-        verify_file(of_module, source)
+        verify(of_module, source)
     with pytest.raises(SourceError, match=r"made from an .onnx file, in.onnx, not from a network"):
-        verify_file(path, Small().eval())
+        verify(path, Small().eval())
     with pytest.raises(WeightsError, match="are not those that"):
-        verify_file(of_module, Small(seed=1).eval())
+        verify(of_module, Small(seed=1).eval())
     model = onnx.load(source)
     model.doc_string = "another"
     onnx.save(model, source)
     with pytest.raises(SourceError, match=r"in\.onnx is not the file that .*out\.onnx was made from"):
-        verify_file(path, source)
+        verify(path, source)
 
 
 @pytest.mark.usefixtures("not_compared")
@@ -209,4 +209,4 @@ def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> N
 )
 def test_metadata_that_cannot_be_used(change: Change, message: str, of_name: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message):
-        verify_file(changed(of_name, tmp_path, change), NAME)
+        verify(changed(of_name, tmp_path, change), NAME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmonnx.exporters.verify import UNDECIDED, Row, Verification
+from lmonnx.exporters.proof import UNDECIDED, Row, Verification
 
 GOOD, WRONG, NOISE = Row("good", 1e-6, 1e-6), Row("wrong", 1e-3, 1e-6), Row("noise", 5.0, 4.0)
 BROKEN = Row("not finite", np.nan, 4.0)
