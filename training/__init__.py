@@ -1,0 +1,1 @@
+"""Trains the four bundled networks. Not part of the package."""
