@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from lmonnx.errors import MissingExtraError
 from lmonnx.runtime.distributions import import_onnxruntime
 from lmonnx.runtime.providers import first_line, open_session
 
@@ -93,6 +94,8 @@ def _try(provider: Literal["cpu", "cuda"]) -> Attempt:
         session.disable_fallback()
         (result,) = session.run(None, {"x": np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)})
         error = None if result.item() == 204 else f"it computes {result.item()} instead of 204"
+    except MissingExtraError as failure:  # what to do is the doctor's to say
+        error = first_line(failure.__cause__ or failure)
     except Exception as failure:  # whatever it is, it is the answer
         error = first_line(failure) or type(failure).__name__
     return Attempt(error, providers, cuda)

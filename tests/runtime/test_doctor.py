@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -168,6 +169,12 @@ def test_a_provider_that_does_not_work_says_why() -> None:
         assert "libraries do not load: lib" in failed.error
     else:
         assert "not in this onnxruntime" in failed.error
+
+
+def test_an_onnxruntime_that_does_not_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libx.so: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert probe.attempt("cpu") == Attempt("libx.so: cannot open")
 
 
 def test_a_process_that_dies_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
