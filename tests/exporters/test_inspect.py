@@ -20,10 +20,13 @@ from lmonnx.errors import ModelError
 from lmonnx.exporters.anatomy import WORK, dissect
 from lmonnx.exporters.costs import OPERATIONS, Cost, cost_of, one_row
 from lmonnx.exporters.inspection import Inspection, Stage, inspect
+from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.lowering.registry import RULES
 from lmonnx.exporters.normalise import normalise
+from lmonnx.exporters.package import contract_of, write
 from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.sources.torchvision import import_torchvision
+from lmonnx.masking import MaskRules
 from tests.cases import CASES, Case, w
 from tests.graphs import build, lowered, step
 
@@ -62,8 +65,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_the_network_is_found_again(name: str, tmp_path: Path) -> None:
     network = resolve(name, weights="seed:0", size=SIZE)
-    inspection = inspect(lmonnx.export(name, tmp_path / "out.onnx", weights="seed:0", size=SIZE, verify=False).path)
     source = normalise(network.graph, network.size, network.layout)
+    model = lower(source, MaskRules()).model
+    passes.RemoveUnusedNodesPass()(model)
+    write(model, contract_of(network, model, MaskRules(), {"passed": None}), tmp_path / "out.onnx")
+    inspection = inspect(tmp_path / "out.onnx")
     one_row(source)
     nodes = list(source.graph)
     assert inspection.operators == Counter(node.op_type for node in nodes)

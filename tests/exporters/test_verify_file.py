@@ -19,14 +19,15 @@ from lmonnx.exporters import finished
 from lmonnx.exporters.finished import verify
 from lmonnx.exporters.sources import torchvision
 from lmonnx.masking import MaskRules
+from lmonnx.runtime import Runner
 from tests.cases import w
 from tests.graphs import build, step
 
 Change = Callable[[onnx.ModelProto], None]
 
 SIZE = (33, 40)
-NAME = "squeezenet1_1"
-RULES = MaskRules(average="area", concat="any")
+NAME = "scenes-material"
+RULES = MaskRules(average="area")
 HEAD = (
     step("Conv", "x", w(4, 3, 3, 3), strides=[2, 2]),
     step("Relu", "0"),
@@ -113,9 +114,9 @@ def test_weights_by_name_are_built_again(tmp_path: Path, monkeypatch: pytest.Mon
     network = torchvision.import_torchvision().models.squeezenet1_1(weights=None)
     state = torchvision.seeded(network, 5).state_dict()
     monkeypatch.setattr(torchvision, "_downloaded", lambda *_: state)
-    path = lmonnx.export(NAME, tmp_path / "default.onnx", size=64, rules=RULES, verify=False).path
-    assert verify(path, NAME).passed
-    assert verify(path, NAME, weights="IMAGENET1K_V1").passed
+    path = lmonnx.export("squeezenet1_1", tmp_path / "default.onnx", size=48, verify=False).path
+    assert Runner(path, provider="cpu").contract.source["weights"] == "SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    assert verify(path, "squeezenet1_1").passed
 
 
 def flip_a_weight(model: onnx.ModelProto) -> None:
@@ -164,12 +165,12 @@ def test_a_fault_in_the_file_is_found(fault: Change, of_module: Path, tmp_path: 
             NAME,
             "seed:4",
             WeightsError,
-            r"weights of squeezenet1_1 made from seed:4 are not those that .*, squeezenet1_1 seed:3: sha256",
+            r"weights of scenes-material made from seed:4 are not those that .*, scenes-material seed:3: sha256",
         ),
-        ("resnet18", None, SourceError, "was made from squeezenet1_1, not from resnet18"),
-        ("resnet18", "seed:3", WeightsError, "weights of resnet18 made from seed:3 are not"),
+        ("resnet18", None, SourceError, "was made from scenes-material, not from resnet18"),
+        ("scenes-shape", None, SourceError, "was made from scenes-material, not from scenes-shape"),
         (Small().eval(), None, WeightsError, r"weights of .*Small are not .*: sha256 \w{16}… here, \w{16}… recorded"),
-        ("no-such-network", "seed:3", SourceError, "neither a file nor a classifier"),
+        ("no-such-network", "seed:3", SourceError, "no-such-network' is neither"),
     ],
 )
 def test_another_network_is_refused_before_the_comparison(
@@ -202,8 +203,8 @@ def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> N
     [
         (metadata("rules", {"average": "most"}), "rule average='most' is unknown"),
         (metadata("rules", {"colour": "red"}), "lmonnx.rules cannot be used"),
-        (metadata("source", {"kind": "torchvision", "name": NAME, "weights": 3}), "names no weights: 3"),
-        (metadata("source", {"kind": "torchvision", "name": NAME, "weights": "seed:3"}), "holds no weights_sha256"),
+        (metadata("source", {"kind": "scenes", "name": NAME, "weights": 3}), "names no weights: 3"),
+        (metadata("source", {"kind": "scenes", "name": NAME, "weights": "seed:3"}), "holds no weights_sha256"),
         (lambda model: model.ClearField("metadata_props"), "not a graph exported by lmonnx"),
     ],
 )
