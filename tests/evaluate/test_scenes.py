@@ -130,17 +130,18 @@ def test_object_lies_under_what_stands_before_it(labelling: Labelling) -> None:
 
 @pytest.mark.parametrize("labelling", LABELLINGS)
 def test_enough_stays_visible(labelling: Labelling) -> None:
+    """Also in a crowd, where without the bound some objects would be hidden."""
     shares = []
-    for seed in SEEDS:
-        scene = plan(seed, labelling, distractors=(0, 6))
+    for seed in SEEDS[:15]:
+        scene = plan(seed, labelling, distractors=20)
         item = scene.items[scene.decides]
-        half = len(cover_of(scene, item)) // 2
+        cover = cover_of(scene, item)
+        half = len(cover) // 2
         assert all(half <= middle <= 128 - half for middle in item.centre), "cut by the picture's edge"
+        assert render(scene).object.sum() >= VISIBLE * cover.sum()
         shares.append(visible_share(scene))
-        area = (cover_of(scene, item) > 0).sum()
-        assert render(scene).object.sum() >= (VISIBLE - 0.1) * area
     assert min(shares) >= VISIBLE
-    assert min(shares) < 0.95, "nothing ever stands before the object"
+    assert min(shares) < 0.8, "nothing ever stands before the object"
 
 
 @pytest.mark.parametrize("labelling", LABELLINGS)
