@@ -14,27 +14,40 @@ from lmonnx.masking import MaskRules
 
 if TYPE_CHECKING:
     from lmonnx.explain import Explanation
-    from lmonnx.exporters import Export, export
-    from lmonnx.runtime import Preprocessing, Runner
+    from lmonnx.exporters import Export, Verification, export, inspect, verify
+    from lmonnx.runtime import Box, Prediction, Preprocessing, Runner, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Explanation", "Export", "LmonnxError", "MaskRules", "Preprocessing", "Runner", "export"]
+__all__ = [
+    "Box",
+    "Explanation",
+    "Export",
+    "LmonnxError",
+    "MaskRules",
+    "Prediction",
+    "Preprocessing",
+    "Runner",
+    "Verification",
+    "export",
+    "inspect",
+    "load",
+    "verify",
+]
 
 _HOMES = {
-    "Explanation": "lmonnx.explain",
-    "Export": "lmonnx.exporters",
-    "Preprocessing": "lmonnx.runtime",
-    "Runner": "lmonnx.runtime",
-    "export": "lmonnx.exporters",
+    "lmonnx.explain": ("Explanation",),
+    "lmonnx.exporters": ("Export", "Verification", "export", "inspect", "verify"),
+    "lmonnx.runtime": ("Box", "Prediction", "Preprocessing", "Runner", "load"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lmonnx"):
             raise

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 import lmonnx
-from lmonnx import Preprocessing
-from lmonnx.errors import LmonnxError, OptionError
+from lmonnx.errors import LmonnxError, MissingExtraError, OptionError
 from lmonnx.masking import MaskRules
+from lmonnx.runtime import Box, Prediction
+from lmonnx.runtime.description import Description, describe
+from lmonnx.runtime.preprocessing import ChannelOrder, Interpolation, Preprocessing, short_side
+
+if TYPE_CHECKING:
+    from lmonnx.exporters import Inspection
+
+FILE = click.Path(path_type=pathlib.Path)
 
 
 class _Numbers(click.ParamType[Any]):
-    """Numbers separated by commas."""
+    """Numbers separated by commas, of which there may be so many."""
 
     def __init__(self, kind: type[int] | type[float], *counts: int) -> None:
         self.kind, self.counts = kind, counts
         self.name = ",".join(["N"] * counts[-1])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """The numbers, a single one repeated where more are wanted."""
+        """The numbers."""
         if isinstance(value, tuple):
             return value
         try:
@@ -33,21 +42,27 @@ class _Numbers(click.ParamType[Any]):
             numbers = ()
         if len(numbers) not in self.counts:
             self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
-        return numbers * self.counts[-1] if len(numbers) == 1 else numbers
+        return numbers
 
 
 def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """An error that lmonnx raises on purpose is its message on stderr and exit code 1, not a traceback."""
+    """What lmonnx says on purpose is one line on stderr: errors, with exit code 1 and no traceback, and warnings."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                command(*args, **kwargs)
         except LmonnxError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
 
     return run
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {message}", err=True)
 
 
 @click.group()
@@ -58,51 +73,97 @@ def main() -> None:
 
 @main.command()
 @click.argument("source")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="File to write.")
+@click.option("-o", "--output", required=True, type=FILE, help="File to write.")
 @click.option("--weights", default="default", help="For names: default, one of torchvision's, or seed:N.")
 @click.option("--size", type=_Numbers(int, 1, 2), help="Height and width of the image in pixels, or one number.")
 @click.option("--rules", default="", help="Mask rules, such as average=area,concat=majority.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the PyTorch reference before publishing.")
-@click.option("--resize", type=int, help="For files: short side of a photograph before the crop, in pixels.")
+@click.option("--crop", help="For files: share of the resized photograph's short side that is cropped: 0.875, 224/256.")
+@click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="For files: filter of the resize.")
 @click.option("--mean", type=_Numbers(float, 1, 3), help="For files: subtracted from the channels, after the scale.")
 @click.option("--std", type=_Numbers(float, 1, 3), help="For files: divides the channels.")
 @click.option("--scale", type=float, help="For files: divides the pixels 0 … 255. [default: 255]")
-@click.option("--labels", type=click.Path(path_type=pathlib.Path), help="For files: class names, one a line.")
+@click.option("--channel-order", type=click.Choice(get_args(ChannelOrder)), help="For files: of the input's channels.")
+@click.option("--labels", type=FILE, help="For files: class names, one a line.")
 @_one_line_errors
-def export(
-    source: str,
-    output: pathlib.Path,
-    weights: str,
-    size: Any,
-    rules: str,
-    verify: bool,
-    labels: Any,
-    **pixels: Any,
-) -> None:
-    """Write SOURCE, a classifier of torchvision or an .onnx file, as a graph with a mask input."""
+def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any, **options: Any) -> None:
+    """Write SOURCE as a graph with a mask input.
+
+    SOURCE is a classifier of torchvision, a bundled network (scenes-material, scenes-shape, …), or an .onnx file.
+    """
+    chosen = {name: options.pop(name) for name in ("weights", "verify")}
+    size = size * 2 if size is not None and len(size) == 1 else size
     result = lmonnx.export(
         source,
         output,
-        weights=weights,
         size=size,
         rules=parse_rules(rules),
-        verify=verify,
-        preprocessing=parse_preprocessing(size, pixels),
+        preprocessing=parse_preprocessing(size, **options),
         labels=None if labels is None else read_labels(labels),
+        **chosen,
     )
     click.echo(result.verification or "not verified")
     click.echo(f"wrote {result.path}")
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=pathlib.Path))
-@click.argument("photo", type=click.Path(path_type=pathlib.Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.argument("model", type=FILE)
+@click.option("--against", required=True, metavar="SOURCE", help="What the file was exported from.")
+@click.option("--weights", help="For names: as for export. [default: those that the file records]")
+@_one_line_errors
+def verify(model: pathlib.Path, against: str, weights: str | None) -> None:
+    """Repeat the proof on MODEL, an exported file, against the network it was made from."""
+    click.echo(lmonnx.verify(model, against, weights=weights))
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_one_line_errors
+def inspect(model: pathlib.Path, as_json: bool) -> None:
+    """Print what MODEL, an exported file, says about itself, and what masking added to its graph."""
+    found: Description | Inspection = describe(model)
+    try:
+        found = lmonnx.inspect(model)
+    except MissingExtraError as error:
+        click.echo(f"without its graph: {error}", err=True)
+    click.echo(_json(found.to_json()) if as_json else found)
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=FILE)
+@click.option("--mask", type=FILE, help="Picture of what to keep, white on black, as large as the photograph.")
+@click.option("--box", type=_Numbers(int, 4), metavar="X0,Y0,X1,Y1", help="Pixels to keep, the last two exclusive.")
+@click.option("--mask-removes", is_flag=True, help="What is white, or in the box, is removed instead.")
+@click.option("--top", default=5, show_default=True, help="Number of classes to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each photograph.")
+@_one_line_errors
+def predict(
+    model: pathlib.Path,
+    photos: tuple[pathlib.Path, ...],
+    mask: Any,
+    box: Any,
+    mask_removes: bool,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Classify each PHOTO by MODEL, or what is left of it under a mask."""
+    chosen = parse_mask(mask, box, mask_removes)
+    for prediction in lmonnx.load(model).predict(photos, chosen, mask_removes=mask_removes):
+        click.echo(_json(prediction.to_json(top)) if as_json else _table(prediction, top))
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("photo", type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="Folder to write to.")
 @click.option("--target", type=int, help="Index of the class to explain. [default: the most probable]")
 @click.option("--samples", default=1000, show_default=True, help="Number of masks.")
 @click.option("--segments", default=50, show_default=True, help="Number of superpixels, about.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the masks.")
 @click.option("--batch", "batch_size", default=32, show_default=True, help="Masks in one run of the graph.")
+@click.option("--paint", type=int, help="For comparison: do not mask, paint with this grey, 0 … 255.")
 @_one_line_errors
 def explain(model: pathlib.Path, photo: pathlib.Path, output: pathlib.Path, **options: Any) -> None:
     """Explain what MODEL sees in PHOTO: LIME over superpixels that are really removed."""
@@ -112,6 +173,28 @@ def explain(model: pathlib.Path, photo: pathlib.Path, output: pathlib.Path, **op
     folder = explanation.save(output)
     click.echo(f"{explanation.name} ({explanation.probability:.1%}), R² of the surrogate {explanation.score:.2f}")
     click.echo(f"wrote {folder}")
+
+
+@main.command()
+@click.option("-o", "--output", default="demo", show_default=True, type=FILE, help="Folder to write to.")
+@click.option("--scene", "seed", type=int, help="Seed of the scene. [default: the one of the README]")
+@_one_line_errors
+def demo(output: pathlib.Path, **options: Any) -> None:
+    """Export a bundled network, explain a scene by masking and by painting, and score both against the true object."""
+    from lmonnx.demo import run
+
+    click.echo(run(output, **{name: value for name, value in options.items() if value is not None}))
+
+
+@main.command()
+@_one_line_errors
+def doctor() -> None:
+    """Print versions and providers; exit with 1 if something of the installation is wrong, and say what to do."""
+    from lmonnx.runtime.doctor import diagnose
+
+    diagnosis = diagnose()
+    click.echo(diagnosis)
+    sys.exit(1 if diagnosis.problems else 0)
 
 
 def parse_rules(text: str) -> MaskRules:
@@ -127,18 +210,32 @@ def parse_rules(text: str) -> MaskRules:
     return MaskRules(**{name: value for name, _, value in pairs})  # type: ignore[arg-type]
 
 
-def parse_preprocessing(size: tuple[int, int] | None, given: dict[str, Any]) -> Preprocessing | None:
+def parse_preprocessing(size: tuple[int, int] | None, crop: str | None, **given: Any) -> Preprocessing | None:
     """The preprocessing that the options describe; None if they say nothing.
 
     Raises:
-        OptionError: if they say something and not the size.
+        OptionError: if they say something and not the size, or a value is not allowed.
     """
     known = {name: value for name, value in given.items() if value is not None}
-    if not known:
+    if crop is None and not known:
         return None
     if size is None:
-        raise OptionError(f"--{next(iter(known))} describes how photographs become images; give --size too")
-    return lmonnx.Preprocessing(size=size, **known)
+        name = "crop" if crop is not None else next(iter(known)).replace("_", "-")
+        raise OptionError(f"--{name} describes how photographs become images; give --size too")
+    return Preprocessing(size=size, resize=None if crop is None else short_side(size, crop), **known)
+
+
+def parse_mask(mask: pathlib.Path | None, box: tuple[int, ...] | None, removes: bool) -> pathlib.Path | Box | None:
+    """What is kept, or removed, of every photograph; None if nothing is said.
+
+    Raises:
+        OptionError: if mask and box are both given, or neither and it is said to remove.
+    """
+    if mask is not None and box is not None:
+        raise OptionError("--mask and --box both say what is kept; give one of them")
+    if removes and mask is None and box is None:
+        raise OptionError("--mask-removes says what --mask or --box means; give one of them")
+    return mask if box is None else Box(*box)
 
 
 def read_labels(path: pathlib.Path) -> tuple[str, ...]:
@@ -151,6 +248,16 @@ def read_labels(path: pathlib.Path) -> tuple[str, ...]:
         return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"cannot read the labels in {path}: {error}") from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _table(prediction: Prediction, top: int) -> str:
+    """A prediction for people: a line for the photograph, and one for each class."""
+    rows = [f"{entry.probability:8.1%}  {entry.name}" for entry in prediction.top(top)]
+    return "\n".join([f"{prediction.photo}, {prediction.kept:.1%} kept", *rows])
 
 
 if __name__ == "__main__":

@@ -65,7 +65,21 @@ def test_files_stay_short(file: Path) -> None:
 
 
 def test_public_names() -> None:
-    assert lmonnx.__all__ == ["Explanation", "Export", "LmonnxError", "MaskRules", "Preprocessing", "Runner", "export"]
+    assert lmonnx.__all__ == [
+        "Box",
+        "Explanation",
+        "Export",
+        "LmonnxError",
+        "MaskRules",
+        "Prediction",
+        "Preprocessing",
+        "Runner",
+        "Verification",
+        "export",
+        "inspect",
+        "load",
+        "verify",
+    ]
     for name in lmonnx.__all__:
         assert getattr(lmonnx, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

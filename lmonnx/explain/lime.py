@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmonnx.errors import ModelError, OptionError
+from lmonnx.errors import OptionError
 from lmonnx.explain import sampling, segmentation, surrogate
 from lmonnx.explain.explanation import Explanation
 from lmonnx.runtime.batching import BATCH_SIZE

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 import lmonnx
-from lmonnx.errors import PublishError
+from lmonnx.errors import OptionError, PublishError
 from lmonnx.exporters.sources.network import Network
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.contract import Contract
@@ -26,11 +26,19 @@ PROTOBUF_LIMIT = 2**31 - 1
 
 
 def contract_of(network: Network, model: ir.Model, rules: MaskRules, verified: dict[str, object]) -> Contract:
-    """What the file will say about itself."""
+    """What the file will say about itself.
+
+    Raises:
+        OptionError: if the labels are not as many as the classes, or the preprocessing is for other channels.
+    """
+    shape = model.graph.outputs[0].shape
+    classes = shape[-1] if shape else None
+    if network.labels is not None and isinstance(classes, int) and len(network.labels) != classes:
+        raise OptionError(f"there are {len(network.labels)} labels for {classes} classes; name each of them")
     return Contract(
         version=lmonnx.__version__,
         outputs={str(value.name): kind_of(value) for value in model.graph.outputs},
-        preprocessing=network.preprocessing,
+        preprocessing=network.preprocessing and network.preprocessing.for_channels(network.channels),
         labels=network.labels,
         rules={"average": rules.average, "concat": rules.concat},
         source={**network.origin, "layout": network.layout},

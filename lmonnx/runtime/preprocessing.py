@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -59,9 +59,10 @@ class Preprocessing:
         resize: length of the photograph's short side before the crop, in pixels; ``None`` resizes
             straight to ``size`` and ignores the aspect ratio.
         interpolation: filter of the resize; ``"bilinear"`` and ``"bicubic"`` are antialiased.
-        mean: subtracted from each channel, in channel order, after the division by ``scale``; one number for a
-            network of one channel, which sees the crop in grey (luma of ITU-R 601-2).
-        std: divides each channel, in channel order; as many numbers as ``mean``.
+        mean: subtracted from each channel, in channel order, after the division by ``scale``; one number, if ``std``
+            is one too, for a network of one channel, which sees the crop in grey (luma of ITU-R 601-2). Beside a
+            ``std`` of three, one number stands for all.
+        std: divides each channel, in channel order; one number or three, as ``mean``.
         scale: divides the pixels 0 … 255; 1 keeps them.
         channel_order: order of the network's input channels.
 
@@ -92,14 +93,29 @@ class Preprocessing:
             if len(values) not in (1, 3) or not all(map(_finite, values)):
                 raise OptionError(f"{name}={getattr(self, name)!r} is not one or three finite numbers, one per channel")
             object.__setattr__(self, name, tuple(map(float, values)))
-        if len(self.mean) != len(self.std):
-            raise OptionError(f"mean={self.mean!r} and std={self.std!r} are not of as many channels")
+        channels = max(len(self.mean), len(self.std))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            object.__setattr__(self, name, values if len(values) == channels else values * channels)
         if any(value <= 0 for value in self.std):
             raise OptionError(f"std={self.std!r} has to be positive")
         if not _finite(self.scale) or self.scale <= 0:
             raise OptionError(f"scale={self.scale!r} is not a positive number; 255 brings pixels to 0 … 1")
         object.__setattr__(self, "size", sides)
         object.__setattr__(self, "scale", float(self.scale))
+
+    def for_channels(self, channels: int) -> Preprocessing:
+        """The same for a network of so many input channels, where mean and std are equal in all channels.
+
+        Raises:
+            OptionError: if they are not, or the network has neither 1 nor 3 channels.
+        """
+        if len(self.mean) == channels:
+            return self
+        for name in ("mean", "std"):
+            if len(set(getattr(self, name))) > 1:
+                raise OptionError(f"{name}={getattr(self, name)!r} and the network's image has {channels} channels")
+        return replace(self, mean=self.mean[:1] * channels, std=self.std[:1] * channels)
 
     def geometry(self, size: tuple[int, int]) -> Geometry:
         """Where the network looks in a photograph of ``size`` (height, width), as torchvision rounds it.
