@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -99,16 +101,23 @@ def _recorded_weights(runner: Runner, source: object) -> str:
 def _require_weights(runner: Runner, network: Network) -> None:
     """The weights of a network in PyTorch are those that the file was made from."""
     here, recorded = network.origin, runner.contract.source
-    if "weights_sha256" not in here:
+    hashes = _differing_hashes(runner, "weights_sha256", here["weights_sha256"]) if "weights_sha256" in here else ""
+    if not hashes:
         return
-    hashes = _differing_hashes(runner, "weights_sha256", here["weights_sha256"])
-    if hashes:
-        made = f"{here['name']} made from {here['weights']}" if "weights" in here else here["name"]
-        own = " ".join(str(recorded[key]) for key in ("name", "weights") if key in recorded)
+    mine, theirs = _named(here), _named(recorded)
+    if mine == theirs and "weights" in here:
         raise WeightsError(
-            f"the weights of {made} are not those that {runner.path} was made from, {own}: {hashes}; "
-            "give what it was made from"
+            f"the weights of {mine} differ here from those that {runner.path} records: {hashes}; {REMEDY}"
         )
+    raise WeightsError(
+        f"the weights of {mine} are not those of {theirs}, which {runner.path} was made from: {hashes}; "
+        "give what it was made from"
+    )
+
+
+def _named(source: Mapping[str, Any]) -> str:
+    """``resnet18 made from seed:0``."""
+    return " made from ".join(str(source[key]) for key in ("name", "weights") if key in source)
 
 
 def _differing_hashes(runner: Runner, key: str, here: str) -> str:

@@ -165,7 +165,7 @@ def test_a_fault_in_the_file_is_found(fault: Change, of_module: Path, tmp_path: 
             NAME,
             "seed:4",
             WeightsError,
-            r"weights of scenes-material made from seed:4 are not those that .*, scenes-material seed:3: sha256",
+            r"weights of scenes-material made from seed:4 are not those of scenes-material made from seed:3, which",
         ),
         ("resnet18", None, SourceError, "was made from scenes-material, not from resnet18"),
         ("scenes-shape", None, SourceError, "was made from scenes-material, not from scenes-shape"),
@@ -181,6 +181,15 @@ def test_another_network_is_refused_before_the_comparison(
 
 
 @pytest.mark.usefixtures("not_compared")
+def test_a_seed_that_gives_other_weights_than_recorded_is_said(of_name: Path, tmp_path: Path) -> None:
+    source = Runner(of_name, provider="cpu").contract.source
+    path = changed(of_name, tmp_path, metadata("source", {**source, "weights_sha256": "0" * 64}))
+    hashes = f"sha256 {source['weights_sha256'][:16]}… here, 0000000000000000… recorded"
+    with pytest.raises(WeightsError, match=f"made from seed:3 differ here from those that .* records: {hashes}"):
+        verify(path, NAME)
+
+
+@pytest.mark.usefixtures("not_compared")
 def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> None:
     source = source_file(tmp_path)
     path = lmonnx.export(source, tmp_path / "out.onnx", verify=False).path
@@ -188,7 +197,7 @@ def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> N
         verify(of_module, source)
     with pytest.raises(SourceError, match=r"made from an .onnx file, in.onnx, not from a network"):
         verify(path, Small().eval())
-    with pytest.raises(WeightsError, match="are not those that"):
+    with pytest.raises(WeightsError, match="are not those of"):
         verify(of_module, Small(seed=1).eval())
     model = onnx.load(source)
     model.doc_string = "another"
