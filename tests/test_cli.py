@@ -15,14 +15,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import lmonnx
 from lmonnx import cli
 from lmonnx.errors import OptionError
 from lmonnx.masking import MaskRules
+from lmonnx.runtime import distributions
 from tests.cases import w
 from tests.graphs import build, step
 from tests.mutations import one_ring_fewer
-
-README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     Image.fromarray(pixels).resize((240, 180)).save("photo.jpg")
     Path("classes.txt").write_text("one\ntwo\nthree\nfour\nfive\n")
+    Path("few.txt").write_text("one\ntwo\n")
     return tmp_path
 
 
@@ -48,7 +49,7 @@ def run(command: str) -> Result:
     return CliRunner().invoke(cli.main, shlex.split(command))
 
 
-EXPORT = "export mobilenet.onnx -o masked.onnx --size 64 --resize 72 --mean 0.5 --std 0.5 --labels classes.txt"
+EXPORT = "export mobilenet.onnx -o masked.onnx --size 64 --crop 64/72 --mean 0.5 --std 0.5 --labels classes.txt"
 
 
 def test_export_then_explain(folder: Path) -> None:
@@ -82,7 +83,13 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
         ("export missing.onnx -o out.onnx", "there is no file missing.onnx"),
         ("export classes.txt -o out.onnx", "not a file whose name ends in .onnx"),
         ("export resnet500 -o out.onnx", "did you mean resnet50"),
-        ("export mobilenet.onnx -o out.onnx --mean 0.5", "give --size too"),
+        ("export mobilenet.onnx -o out.onnx --mean 0.5", "--mean describes how photographs become images; give --size"),
+        ("export mobilenet.onnx -o out.onnx --channel-order BGR", "--channel-order describes"),
+        ("export mobilenet.onnx -o out.onnx --size 64 --crop 256", "'256'"),
+        ("export mobilenet.onnx -o out.onnx --size 64 --mean 1,2,3 --std 0", "std="),
+        ("export mobilenet.onnx -o out.onnx --size 64 --labels few.txt", "there are 2 labels for 5 classes"),
+        ("export scenes-wood -o out.onnx", "did you mean"),
+        ("export scenes-material -o out.onnx --weights best", "'best'"),
         ("export mobilenet.onnx -o out.onnx --rules area", "rule 'area' is unknown"),
         ("export mobilenet.onnx -o out.onnx --rules concat=most", "choose one of all, any, majority"),
         ("export mobilenet.onnx -o out.onnx --labels none.txt", "cannot read the labels in none.txt"),
@@ -90,6 +97,14 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
         ("export mobilenet.onnx -o no/folder/out.onnx", "cannot write to no/folder"),
         ("explain mobilenet.onnx photo.jpg -o out", "not a graph exported by lmonnx"),
         ("explain missing.onnx photo.jpg -o out", "there is no such file"),
+        ("explain mobilenet.onnx photo.jpg -o out --paint 300", "not a graph exported by lmonnx"),
+        ("predict missing.onnx photo.jpg", "there is no such file"),
+        ("predict mobilenet.onnx photo.jpg", "not a graph exported by lmonnx"),
+        ("predict mobilenet.onnx photo.jpg --mask photo.jpg --box 0,0,1,1", "give one of them"),
+        ("predict mobilenet.onnx photo.jpg --mask-removes", "--mask-removes says what --mask or --box means"),
+        ("inspect missing.onnx", "there is no such file"),
+        ("inspect mobilenet.onnx", "not a graph exported by lmonnx"),
+        ("verify mobilenet.onnx --against mobilenet.onnx", "not a graph exported by lmonnx"),
     ],
 )
 def test_errors_are_one_line(command: str, message: str, folder: Path) -> None:
@@ -132,18 +147,85 @@ def test_rules_are_read() -> None:
         cli.parse_rules("rings=kernel")
 
 
-def test_readme_names_commands_and_options_that_exist() -> None:
-    commands = re.findall(r"^\$ lmonnx (.+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(commands) >= 4
-    for command in commands:
-        name, *words = shlex.split(command)
-        known = {option for parameter in cli.main.commands[name].params for option in parameter.opts}
-        assert {word for word in words if word.startswith("-")} <= known
+def test_predict_under_masks_and_boxes(folder: Path) -> None:
+    assert run(EXPORT).exit_code == 0
+    Image.fromarray(np.tile(np.arange(240) < 120, (180, 1))).save("left.png")
+    Image.new("RGB", (50, 300)).save("other.png")
+    whole = run("predict masked.onnx photo.jpg other.png --top 2")
+    assert re.fullmatch(
+        r"(photo.jpg|other.png), 100.0% kept\n( +\d+\.\d%  (one|two|three|four|five)\n){2}" * 2, whole.output
+    ), whole.output
+    answers = {}
+    for options in ("", "--mask left.png", "--box 0,0,120,180", "--box 120,0,240,180 --mask-removes"):
+        result = run(f"predict masked.onnx photo.jpg {options} --json --top 5")
+        assert result.exit_code == 0, result.output
+        answers[options] = json.loads(result.output)
+    assert answers[""]["kept"] == 1.0
+    left = answers.pop("--mask left.png")
+    assert left["kept"] == pytest.approx(0.5, abs=0.03)
+    assert left != answers.pop("")
+    assert all(answer == left for answer in answers.values())
+    result = run("predict masked.onnx photo.jpg --box 0,0,500,10")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "240×180" in result.output
 
 
-def test_readme_export_of_a_file_runs_as_printed() -> None:
-    (command,) = re.findall(r"^\$ lmonnx (export mobilenet.+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    steps = (step("Conv", "x", w(5, 3, 5, 5), strides=[16, 16]), step("GlobalAveragePool", "0"), step("Flatten", "1"))
-    onnx.save(build(steps, (3, 224, 224), 18), "mobilenet.onnx")
-    result = run(command)
+def test_inspect_and_verify(folder: Path) -> None:
+    assert run(EXPORT).exit_code == 0
+    report = run("inspect masked.onnx").output
+    assert re.search(r"^labels +5: one, two, three", report, re.MULTILINE)
+    assert re.search(r"added +\d+ nodes", report)
+    told = json.loads(run("inspect masked.onnx --json").output)
+    assert told["metadata"]["preprocessing"]["resize"] == 72
+    proof = run("verify masked.onnx --against mobilenet.onnx")
+    assert proof.exit_code == 0, proof.output
+    assert re.search(r"all False +\S+ +\S+ +ok\n", proof.output)
+    onnx.save(build((step("GlobalAveragePool", "x"), step("Flatten", "0")), (3, 64, 64), 18), "other.onnx")
+    other = run("verify masked.onnx --against other.onnx")
+    assert other.exit_code == 1
+    assert "is not the file that masked.onnx was made from" in other.output
+
+
+def test_preprocessing_options_reach_the_file(folder: Path) -> None:
+    command = (
+        "export mobilenet.onnx -o masked.onnx --no-verify --size 64 --crop 0.875 --interpolation bicubic --mean 0.4"
+    )
+    assert run(f"{command} --std 0.2,0.3,0.4 --scale 1 --channel-order BGR").exit_code == 0
+    preprocessing = lmonnx.load("masked.onnx").preprocessing
+    assert preprocessing == lmonnx.Preprocessing(
+        (64, 64), 73, "bicubic", (0.4, 0.4, 0.4), (0.2, 0.3, 0.4), scale=1.0, channel_order="BGR"
+    )
+
+
+def test_grey_networks_take_one_number(folder: Path) -> None:
+    steps = (step("Conv", "x", w(5, 1, 5, 5)), step("GlobalAveragePool", "0"), step("Flatten", "1"))
+    onnx.save(build(steps, (1, 32, 32), 18), "grey.onnx")
+    for options in ("--mean 0.5 --std 0.5", "--mean 0.5", ""):
+        assert run(f"export grey.onnx -o masked.onnx --no-verify --size 32 --scale 255 {options}").exit_code == 0
+        result = run("predict masked.onnx photo.jpg")
+        assert result.exit_code == 0, result.output
+    result = run("export grey.onnx -o masked.onnx --no-verify --size 32 --mean 0.1,0.2,0.3")
+    assert (result.exit_code, "1 channels" in result.output) == (1, True)
+
+
+def test_the_doctor_finds_this_environment_in_order() -> None:
+    result = run("doctor")
     assert result.exit_code == 0, result.output
+    assert result.output.endswith("all is well\n")
+
+
+def test_the_doctor_fails_where_something_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributions, "installed", lambda: {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"})
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in result.output
+
+
+@pytest.mark.filterwarnings("default:onnxruntime:RuntimeWarning")
+def test_two_onnxruntimes_are_told_of_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(EXPORT).exit_code == 0
+    monkeypatch.setattr(distributions, "installed", lambda: {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"})
+    distributions._warn_of_several.cache_clear()
+    result = run("predict masked.onnx photo.jpg")
+    assert result.exit_code == 0
+    assert re.search(r"^warning: onnxruntime 1.31.1 and onnxruntime-gpu 1.31.1 are installed", result.output, re.M)
