@@ -26,10 +26,10 @@ FILE = click.Path(path_type=pathlib.Path)
 
 
 class _Numbers(click.ParamType[Any]):
-    """Numbers separated by commas, of which there may be so many."""
+    """Numbers separated by commas, of which there may be so many; ``repeated`` makes one number as many as most."""
 
-    def __init__(self, kind: type[int] | type[float], *counts: int) -> None:
-        self.kind, self.counts = kind, counts
+    def __init__(self, kind: type[int] | type[float], *counts: int, repeated: bool = False) -> None:
+        self.kind, self.counts, self.repeated = kind, counts, repeated
         self.name = ",".join(["N"] * counts[-1])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
@@ -42,7 +42,7 @@ class _Numbers(click.ParamType[Any]):
             numbers = ()
         if len(numbers) not in self.counts:
             self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
-        return numbers
+        return numbers * self.counts[-1] if self.repeated and len(numbers) == 1 else numbers
 
 
 def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +75,9 @@ def main() -> None:
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=FILE, help="File to write.")
 @click.option("--weights", default="default", help="For names: default, one of torchvision's, or seed:N.")
-@click.option("--size", type=_Numbers(int, 1, 2), help="Height and width of the image in pixels, or one number.")
+@click.option(
+    "--size", type=_Numbers(int, 1, 2, repeated=True), help="Height and width of the image in pixels, or one number."
+)
 @click.option("--rules", default="", help="Mask rules, such as average=area,concat=majority.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the PyTorch reference before publishing.")
 @click.option("--crop", help="For files: share of the resized photograph's short side that is cropped: 0.875, 224/256.")
@@ -92,7 +94,6 @@ def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any
     SOURCE is a classifier of torchvision, a bundled network (scenes-material, scenes-shape, …), or an .onnx file.
     """
     chosen = {name: options.pop(name) for name in ("weights", "verify")}
-    size = size * 2 if size is not None and len(size) == 1 else size
     result = lmonnx.export(
         source,
         output,

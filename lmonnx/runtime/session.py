@@ -218,8 +218,8 @@ class Runner:
         kind, labels = self.contract.outputs[name], self.contract.labels
         if kind == "unknown":
             raise ModelError(
-                f"{self.path}: it is not known whether output {name!r} holds logits or probabilities; "
-                "say so when exporting the network"
+                f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as its last operator says; "
+                "Runner.run gives its values as they are"
             )
         for batch, count in batches(varying, batch_size):
             feeds = {**fixed, **batch}

@@ -145,7 +145,7 @@ def test_what_cannot_be_probabilities_is_refused(
     graph_file: GraphFile, contract: Contract, image: np.ndarray, masks: np.ndarray
 ) -> None:
     unknown = replace(contract, outputs={"scores": "unknown"}).to_props()
-    with pytest.raises(ModelError, match=r"model\.onnx: it is not known whether output 'scores'"):
+    with pytest.raises(ModelError, match=r"model\.onnx: output 'scores' holds neither logits nor"):
         Runner(graph_file(props=unknown)).probabilities(image, masks)
     wrong = replace(contract, outputs={"scores": "probabilities"}).to_props()
     with pytest.raises(ModelError, match="said to hold probabilities and holds"):
