@@ -218,7 +218,7 @@ class Runner:
         kind, labels = self.contract.outputs[name], self.contract.labels
         if kind == "unknown":
             raise ModelError(
-                f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as its last operator says; "
+                f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as can be told; "
                 "Runner.run gives its values as they are"
             )
         for batch, count in batches(varying, batch_size):
