@@ -19,7 +19,7 @@ RECIPES = {
     "scenes-material": Recipe("material", grey=False, epochs=4),
     "scenes-material-grey": Recipe("material", grey=True, epochs=6),
     "scenes-shape": Recipe("shape", grey=False, epochs=6),
-    "scenes-shape-grey": Recipe("shape", grey=True, epochs=8),
+    "scenes-shape-grey": Recipe("shape", grey=True, epochs=12),
 }
 WEIGHTS = Path(__file__).parents[1] / "lmonnx" / "weights"
 ENOUGH = 0.95
