@@ -20,7 +20,7 @@ from lmonnx.explain.rendering import INK, PAPER, enlarge_labels, outline, overla
 NETWORK = "scenes-material"
 #: A scene that the network was not trained on, of concrete: to a network, grey paint is that.
 SCENE = 1_000_000_023
-SAMPLES = 500
+SAMPLES = 300
 #: How segments are removed, in words, and with which grey they are painted; None masks them.
 REMOVALS = {"layer masking": None, "grey paint": 128}
 

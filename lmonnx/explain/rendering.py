@@ -117,6 +117,11 @@ def outline(pixels: Rgb, region: npt.NDArray[np.bool_], colour: tuple[int, int, 
     """Draws the inner border of a region ``[H, W]`` into ``pixels`` ``[H, W, 3]``, white inside of the colour."""
     from skimage.morphology import isotropic_erosion
 
+    if not region.any():
+        return
+    rows, columns = (np.flatnonzero(region.any(axis)) for axis in (1, 0))
+    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pixels, region = pixels[window], region[window]
     inside = np.pad(region, 1)  # so that the edge of the picture is a border too
     core, inner = (
         isotropic_erosion(inside, depth)[1:-1, 1:-1]  # type: ignore[no-untyped-call]

@@ -127,6 +127,19 @@ def test_the_overlay_shows_what_supports_and_what_opposes(explanation: Explanati
     assert picture.width >= 672
 
 
+def test_an_outline_is_drawn_inside_of_its_region() -> None:
+    region = np.zeros((40, 60), bool)
+    rendering.outline(pixels := np.zeros((40, 60, 3), np.float32), region, (9, 9, 9))
+    assert not pixels.any()
+    region[5:35, 40:60] = True  # at the edge of the picture
+    rendering.outline(pixels, region, (9, 9, 9))
+    assert (pixels[5:8, 40:60] == 9).all()
+    assert (pixels[:, 57:60][5:35] == 9).all()
+    assert (pixels[20, 44] == rendering.PAPER).all()
+    assert not pixels[20, 50].any()
+    assert not pixels[~region].any()
+
+
 def test_enlarged_labels_follow_the_segments(explanation: Explanation) -> None:
     fine = rendering.enlarge_labels(explanation.segments, 3)
     assert (fine == np.kron(explanation.segments, np.ones((3, 3), int))).mean() > 0.9
