@@ -135,7 +135,7 @@ def test_an_outline_is_drawn_inside_of_its_region() -> None:
     rendering.outline(pixels, region, (9, 9, 9))
     assert (pixels[5:8, 40:60] == 9).all()
     assert (pixels[:, 57:60][5:35] == 9).all()
-    assert (pixels[20, 44] == rendering.PAPER).all()
+    assert (pixels[20, 43] == rendering.PAPER).all()
     assert not pixels[20, 50].any()
     assert not pixels[~region].any()
 
