@@ -41,6 +41,9 @@ _HOMES = {
     "lmonnx.runtime": ("Box", "Prediction", "Preprocessing", "Runner", "load"),
 }
 
+#: Packages of the base installation, by the name they are imported under.
+_BASE = {"PIL", "click", "numpy", "onnxruntime", "scipy", "skimage", "sklearn"}
+
 
 def __getattr__(name: str) -> Any:
     home = next((home for home, names in _HOMES.items() if name in names), None)
@@ -51,6 +54,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lmonnx"):
             raise
+        wanted = "lmonnx" if str(error.name).partition(".")[0] in _BASE else "'lmonnx[export]'"
         raise MissingExtraError(
-            f"{name} needs the package {error.name}; install it with: pip install 'lmonnx[export]'"
+            f"{name} needs the package {error.name}; install it with: pip install {wanted}"
         ) from error

@@ -138,7 +138,7 @@ def inspect(model: pathlib.Path, as_json: bool) -> None:
 @click.option("--mask", type=FILE, help="Picture of what to keep, white on black, as large as the photograph.")
 @click.option("--box", type=_Numbers(int, 4), metavar="X0,Y0,X1,Y1", help="Pixels to keep, the last two exclusive.")
 @click.option("--mask-removes", is_flag=True, help="What is white, or in the box, is removed instead.")
-@click.option("--top", default=5, show_default=True, help="Number of classes to print.")
+@click.option("--top", default=5, type=click.IntRange(1), show_default=True, help="Number of classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each photograph.")
 @_one_line_errors
 def predict(
@@ -153,6 +153,9 @@ def predict(
     """Classify each PHOTO by MODEL, or what is left of it under a mask."""
     chosen = parse_mask(mask, box, mask_removes)
     for prediction in lmonnx.load(model).predict(photos, chosen, mask_removes=mask_removes):
+        if chosen is not None and prediction.kept in (0, 1):
+            lost = "removes nothing" if prediction.kept else "keeps nothing"
+            click.echo(f"warning: {prediction.photo}: the mask {lost} of what the network sees", err=True)
         click.echo(_json(prediction.to_json(top)) if as_json else _table(prediction, top))
 
 
@@ -161,11 +164,20 @@ def predict(
 @click.argument("photo", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Folder to write to.")
 @click.option("--target", type=int, help="Index of the class to explain. [default: the most probable]")
-@click.option("--samples", default=1000, show_default=True, help="Number of masks.")
-@click.option("--segments", default=50, show_default=True, help="Number of superpixels, about.")
+@click.option("--samples", default=1000, type=click.IntRange(2), show_default=True, help="Number of masks.")
+@click.option("--segments", default=50, type=click.IntRange(2), show_default=True, help="Number of superpixels, about.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the masks.")
-@click.option("--batch", "batch_size", default=32, show_default=True, help="Masks in one run of the graph.")
-@click.option("--paint", type=int, help="For comparison: do not mask, paint with this grey, 0 … 255.")
+@click.option(
+    "--batch",
+    "batch_size",
+    default=32,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Masks in one run of the graph.",
+)
+@click.option(
+    "--paint", type=click.IntRange(0, 255), help="For comparison: do not mask, paint with this grey, 0 … 255."
+)
 @_one_line_errors
 def explain(model: pathlib.Path, photo: pathlib.Path, output: pathlib.Path, **options: Any) -> None:
     """Explain what MODEL sees in PHOTO: LIME over superpixels that are really removed."""
@@ -179,7 +191,12 @@ def explain(model: pathlib.Path, photo: pathlib.Path, output: pathlib.Path, **op
 
 @main.command()
 @click.option("-o", "--output", default="demo", show_default=True, type=FILE, help="Folder to write to.")
-@click.option("--scene", "seed", type=int, help="Seed of the scene. [default: the one of the README]")
+@click.option(
+    "--scene",
+    "seed",
+    type=int,
+    help="Seed of a scene, from 1000000000 on one not trained on. [default: one of concrete]",
+)
 @_one_line_errors
 def demo(output: pathlib.Path, **options: Any) -> None:
     """Export a bundled network, explain a scene by masking and by painting, and score both against the true object."""
@@ -247,7 +264,7 @@ def read_labels(path: pathlib.Path) -> tuple[str, ...]:
         OptionError: if the file cannot be read.
     """
     try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"cannot read the labels in {path}: {error}") from error
 

@@ -97,8 +97,9 @@ def run(folder: str | os.PathLike[str], *, seed: int = SCENE, samples: int = SAM
 
 
 def comparison(scene: Scene, explanations: Mapping[str, Explanation]) -> Image.Image:
-    """The scene with its deciding object outlined, and each explanation with its score, side by side."""
-    panels = [overlay(found) for found in explanations.values()]
+    """The scene with its deciding object outlined, and each explanation with its score, in one scale of colours."""
+    strongest = max(float(np.abs(found.weights).max()) for found in explanations.values())
+    panels = [overlay(found, strongest) for found in explanations.values()]
     titles = [
         f"{name}: {mass_accuracy(found, scene.object):.0%} of the weight on the object".replace("%", " %")
         for name, found in explanations.items()

@@ -86,6 +86,7 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
         ("export mobilenet.onnx -o out.onnx --mean 0.5", "--mean describes how photographs become images; give --size"),
         ("export mobilenet.onnx -o out.onnx --channel-order BGR", "--channel-order describes"),
         ("export mobilenet.onnx -o out.onnx --size 64 --crop 256", "'256'"),
+        ("export mobilenet.onnx -o out.onnx --size 64 --crop 1e-9", "such large ones are not made"),
         ("export mobilenet.onnx -o out.onnx --size 64 --mean 1,2,3 --std 0", "std="),
         ("export mobilenet.onnx -o out.onnx --size 64 --labels few.txt", "there are 2 labels for 5 classes"),
         ("export scenes-wood -o out.onnx", "did you mean"),
@@ -97,7 +98,6 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
         ("export mobilenet.onnx -o no/folder/out.onnx", "cannot write to no/folder"),
         ("explain mobilenet.onnx photo.jpg -o out", "not a graph exported by lmonnx"),
         ("explain missing.onnx photo.jpg -o out", "there is no such file"),
-        ("explain mobilenet.onnx photo.jpg -o out --paint 300", "not a graph exported by lmonnx"),
         ("predict missing.onnx photo.jpg", "there is no such file"),
         ("predict mobilenet.onnx photo.jpg", "not a graph exported by lmonnx"),
         ("predict mobilenet.onnx photo.jpg --mask photo.jpg --box 0,0,1,1", "give one of them"),
@@ -186,6 +186,23 @@ def test_inspect_and_verify(folder: Path) -> None:
     assert "is not the file that masked.onnx was made from" in other.output
 
 
+def test_a_mask_that_the_network_does_not_see_is_told_of(folder: Path) -> None:
+    assert run(EXPORT).exit_code == 0
+    for options, lost in (("--box 0,0,9,180", "keeps nothing"), ("--box 0,0,9,180 --mask-removes", "removes nothing")):
+        result = run(f"predict masked.onnx photo.jpg {options}")
+        assert result.exit_code == 0
+        assert f"warning: photo.jpg: the mask {lost} of what the network sees" in result.output
+
+
+def test_labels_with_a_byte_order_mark_and_none_at_all(folder: Path) -> None:
+    Path("bom.txt").write_bytes(b"\xef\xbb\xbf" + Path("classes.txt").read_bytes())
+    assert run("export mobilenet.onnx -o masked.onnx --no-verify --labels bom.txt").exit_code == 0
+    assert lmonnx.load("masked.onnx").contract.labels == ("one", "two", "three", "four", "five")
+    Path("empty.txt").write_text("")
+    for source in ("mobilenet.onnx", "scenes-material"):
+        assert run(f"export {source} -o out.onnx --no-verify --labels empty.txt").exit_code == 1
+
+
 def test_preprocessing_options_reach_the_file(folder: Path) -> None:
     command = (
         "export mobilenet.onnx -o masked.onnx --no-verify --size 64 --crop 0.875 --interpolation bicubic --mean 0.4"
@@ -204,8 +221,9 @@ def test_grey_networks_take_one_number(folder: Path) -> None:
         assert run(f"export grey.onnx -o masked.onnx --no-verify --size 32 --scale 255 {options}").exit_code == 0
         result = run("predict masked.onnx photo.jpg")
         assert result.exit_code == 0, result.output
-    result = run("export grey.onnx -o masked.onnx --no-verify --size 32 --mean 0.1,0.2,0.3")
-    assert (result.exit_code, "1 channels" in result.output) == (1, True)
+    for options, message in (("--mean 0.1,0.2,0.3", "1 channels"), ("--channel-order BGR", "one channel")):
+        result = run(f"export grey.onnx -o masked.onnx --no-verify --size 32 {options}")
+        assert (result.exit_code, message in result.output) == (1, True)
 
 
 def test_the_doctor_finds_this_environment_in_order() -> None:

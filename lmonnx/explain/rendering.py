@@ -22,7 +22,10 @@ OPPOSES = (32, 96, 255)
 """Orange and blue: colour-blind readers tell them apart, and foliage, a common background, is neither."""
 
 OUTLINED = 5
-"""How many of the strongest segments get an outline."""
+"""How many of the strongest segments get an outline, if they are no fainter than FAINT."""
+
+FAINT = 0.05
+"""Share of full colour."""
 
 INK, PAPER = (24, 24, 24), (255, 255, 255)
 _FAINT = (110, 110, 110)
@@ -35,22 +38,27 @@ Rgb = npt.NDArray[np.float32]
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def overlay(explanation: Explanation) -> Image.Image:
+def overlay(explanation: Explanation, strongest: float | None = None) -> Image.Image:
     """The photograph with its segments tinted by weight, a title with class and probability, and a scale.
 
     Orange supports the class, blue opposes it; the strongest segment is the least transparent. The photograph
     is enlarged by a whole factor to 672 pixels or more.
+
+    Args:
+        explanation: what is drawn.
+        strongest: the weight of full colour, for several pictures in one scale; that of the strongest segment if
+            None.
     """
     height, width = explanation.segments.shape
     factor = max(1, -(-WIDTH // max(height, width)))
     size = (width * factor, height * factor)
     labels = enlarge_labels(explanation.segments, factor)
     pixels = _faded(Image.fromarray(explanation.pixels).resize(size, Image.Resampling.BICUBIC))
-    strongest = float(np.abs(explanation.weights).max())
-    strength = explanation.weights / strongest if strongest > 0 else explanation.weights
+    strongest = float(np.abs(explanation.weights).max()) if strongest is None else strongest
+    strength = (explanation.weights / strongest if strongest > 0 else explanation.weights).clip(-1, 1)
     pixels = _tinted(pixels, strength.astype(np.float32)[labels])
     for number in np.argsort(np.abs(strength), kind="stable")[-OUTLINED:]:  # the strongest last, on top
-        if strength[number]:
+        if abs(strength[number]) > FAINT:
             outline(pixels, labels == number, SUPPORTS if strength[number] > 0 else OPPOSES)
     picture = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
     return _framed(picture, explanation, strongest)

@@ -7,9 +7,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
 from lmonnx.errors import ModelError, OptionError, SourceError, VerificationError, WeightsError
+from lmonnx.exporters.package import kind_of
 from lmonnx.exporters.proof import Verification, prove
 from lmonnx.exporters.sources import Network, resolve
 from lmonnx.exporters.sources.onnx_file import sha256_of
@@ -25,6 +27,7 @@ def verify(
 
     The source is built anew, with the weights, the size and the rules that the file's metadata records. It has to be
     the one that the file was made from, by its hash. Then the file, as it is, is compared with the reference.
+    What its metadata says of the outputs, and for names of preprocessing and labels, is checked too.
 
     Args:
         model: the file; the CPU runs it.
@@ -35,7 +38,7 @@ def verify(
         The table of differences, of a proof that holds.
 
     Raises:
-        ModelError: if ``model`` is not a graph exported by lmonnx, or is damaged.
+        ModelError: if ``model`` is not a graph exported by lmonnx, or is damaged, or its metadata has been changed.
         SourceError: if the source cannot be had, or is not the one that the file was made from.
         WeightsError: likewise, of its weights alone.
         VerificationError: with the table, if file and reference differ.
@@ -47,6 +50,7 @@ def verify(
         _require_file(runner, pathlib.Path(source))  # type: ignore[arg-type]
     network = resolve(source, weights=weights or _recorded_weights(runner, source), size=runner.size)
     _require_weights(runner, network)
+    _require_contract(runner, network)
     verification = prove(runner, network, rules)
     if not verification.passed:
         raise VerificationError(f"{runner.path} and the reference of its source differ\n{verification}")
@@ -113,6 +117,23 @@ def _require_weights(runner: Runner, network: Network) -> None:
         f"the weights of {mine} are not those of {theirs}, which {runner.path} was made from: {hashes}; "
         "give what it was made from"
     )
+
+
+def _require_contract(runner: Runner, network: Network) -> None:
+    """What the metadata says of the outputs is so, and what it says of a network by name is that network's.
+
+    Of a module or a file, the preprocessing and the labels are what the exporting user said; nothing can check them.
+    """
+    model = ir.load(runner.path)
+    here: dict[str, Any] = {"outputs": {str(value.name): kind_of(value) for value in model.graph.outputs}}
+    if network.origin["kind"] not in ("module", "onnx"):
+        here |= {"preprocessing": network.preprocessing, "labels": network.labels}
+    for key, value in here.items():
+        if getattr(runner.contract, key) != value:
+            raise ModelError(
+                f"{runner.path}: the metadata's lmonnx.{key} has been changed, it is not that of "
+                f"{_named(network.origin)}; {REMEDY}"
+            )
 
 
 def _named(source: Mapping[str, Any]) -> str:

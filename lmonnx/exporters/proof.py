@@ -19,6 +19,8 @@ SLACK = 4.0
 FLOOR = 2e-5
 #: … and never by more than this. All three relative to how the reference's output varies over the suite.
 CEILING = 1e-2
+#: Probabilities below this are not told apart; float32 holds them to 1e-38.
+LEAST = 1e-30
 ROWS_AT_ONCE = 4
 UNDECIDED = "float32 cannot tell"
 
@@ -155,18 +157,23 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     exact = _in_parts(reference, image.astype(np.float64), mask)
     neighbours = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
     singles = [_in_parts(reference, near, mask) for near in neighbours]
-    names = list(runner.contract.outputs)
+    names, kinds = list(runner.contract.outputs), list(runner.contract.outputs.values())
     hidden = np.where(mask, image, np.float32(np.nan))  # a removed pixel may hold anything
     graph = _in_parts(lambda a, b: _ordered(runner.run(a, b), names), hidden, mask)
     if [a.shape for a in graph] != [a.shape for a in exact]:
         raise VerificationError(
             f"the graph's outputs have shapes {[a.shape for a in graph]} and the reference's {[a.shape for a in exact]}"
         )
+    exact, graph = _comparable(exact, kinds), _comparable(graph, kinds)
+    singles = [_comparable(single, kinds) for single in singles]
+    plain = _comparable(network.plain(image[:1]), kinds)
     scales = [_variation(a) for a in exact]
     mine = _differences(graph, exact, scales)
     theirs = np.max([_differences(single, exact, scales) for single in singles], axis=0).tolist()
     rows = [Row(name, mine[i], theirs[i]) for i, name in enumerate(masks)]
-    rows.append(_original(network, image, exact, scales, theirs))
+    # The law that the reference itself has to obey: an all-True mask, the first, gives the original's output.
+    original = _differences(plain, tuple(a[:1] for a in exact), scales)[0]
+    rows.append(Row("original, no mask", original, theirs[0]))
     decided = [row.reference for row in rows if row.decided]
     tolerance = min(CEILING, SLACK * max(decided, default=0.0) + FLOOR)
     return Verification(tuple(rows), tolerance, network.front_end)
@@ -189,12 +196,11 @@ def _variation(output: Array) -> float:
     return spread
 
 
-def _original(
-    network: Network, image: Array, exact: tuple[Array, ...], scales: list[float], theirs: list[float]
-) -> Row:
-    """The law that the reference itself has to obey: an all-True mask, the first, gives the original's output."""
-    plain = network.plain(image[:1])
-    return Row("original, no mask", _differences(plain, tuple(a[:1] for a in exact), scales)[0], theirs[0])
+def _comparable(outputs: tuple[Array, ...], kinds: list[str]) -> tuple[Array, ...]:
+    """The outputs in float64, probabilities as logarithms: an unlikely class counts as much as a likely one."""
+    wide = [output.astype(np.float64) for output in outputs]
+    pairs = zip(wide, kinds, strict=True)
+    return tuple(np.log(np.maximum(a, LEAST)) if kind == "probabilities" else a for a, kind in pairs)
 
 
 def _with_batch(outputs: tuple[Array, ...], rows: int) -> tuple[Array, ...]:

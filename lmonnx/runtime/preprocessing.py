@@ -110,6 +110,10 @@ class Preprocessing:
         Raises:
             OptionError: if they are not, or the network has neither 1 nor 3 channels.
         """
+        if channels not in (1, 3):
+            raise OptionError(f"photographs have 1 or 3 channels and the network's image {channels}; leave them out")
+        if channels == 1 and self.channel_order != "RGB":
+            raise OptionError(f"channel_order={self.channel_order!r} and the network's image has one channel")
         if len(self.mean) == channels:
             return self
         for name in ("mean", "std"):
@@ -202,7 +206,7 @@ def short_side(size: tuple[int, int], crop: str | Fraction) -> int:
         crop: the share, 0 < crop ≤ 1, as a fraction or as text: ``"0.875"``, ``"224/256"``.
 
     Raises:
-        OptionError: if ``crop`` is not such a share.
+        OptionError: if ``crop`` is not such a share, or so small that no picture is resized so far.
     """
     try:
         share = Fraction(crop) if isinstance(crop, (str, Fraction)) else Fraction(0)
@@ -210,7 +214,10 @@ def short_side(size: tuple[int, int], crop: str | Fraction) -> int:
         share = Fraction(0)
     if not 0 < share <= 1:
         raise OptionError(f"crop={crop!r} is not a share above 0 and up to 1; write 0.875 or 224/256")
-    return math.floor(max(size) / share)
+    side = math.floor(max(size) / share)
+    if side**2 > MAX_RESIZED_PIXELS:
+        raise OptionError(f"crop={crop!r} of a picture resized to {side} pixels; such large ones are not made")
+    return side
 
 
 def _offset(length: int, crop: int) -> int:

@@ -60,7 +60,10 @@ def _prepared(preprocessing: Preprocessing, photos: Sequence[Photo]) -> Iterator
     for number, photo in enumerate(photos):
         name = path_of(photo) or f"photos[{number}]"
         picture = decode(photo, name)
-        yield preprocessing.prepare(picture), (picture.height, picture.width), name
+        try:
+            yield preprocessing.prepare(picture), (picture.height, picture.width), name
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}") from error
 
 
 def _loaded(masks: Sequence[Mask | None]) -> Iterator[_Loaded]:

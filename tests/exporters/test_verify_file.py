@@ -220,3 +220,50 @@ def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> N
 def test_metadata_that_cannot_be_used(change: Change, message: str, of_name: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=message):
         verify(changed(of_name, tmp_path, change), NAME)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("labels", ["one", "two"]),
+        ("labels", []),
+        ("outputs", {"linear": "probabilities"}),
+        (
+            "preprocessing",
+            {"size": [64, 72], "resize": None, "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3,
+             "scale": 255.0, "channel_order": "RGB"},
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_name_brings_is_compared_with_the_metadata(key: str, value: Any, of_name: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"lmonnx\.{key} has been changed"):
+        verify(changed(of_name, tmp_path, metadata(key, value)), NAME)
+
+
+def test_a_fault_in_an_unlikely_class_behind_a_softmax_is_found(tmp_path: Path) -> None:
+    weights = w(4, 3, 3, 3)
+    bias = np.array([0, 9, -9, 0], np.float32)  # the third class has a probability of about 1e-8
+    onnx.save(
+        build(
+            (
+                step("Conv", "x", weights, bias, strides=[2, 2]),
+                step("GlobalAveragePool", "0"),
+                step("Flatten", "1"),
+                step("Softmax", "2"),
+            ),
+            (3, 32, 32),
+            18,
+        ),
+        tmp_path / "in.onnx",
+    )
+    path = lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").path
+    assert Runner(path, provider="cpu").contract.outputs == {"value3": "probabilities"}
+
+    def change(model: onnx.ModelProto) -> None:
+        (tensor,) = [t for t in model.graph.initializer if list(t.dims) == [4, 3, 3, 3]]
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        array[2, 1, 1, 1] *= 1.01
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    with pytest.raises(VerificationError, match="differ"):
+        verify(changed(path, tmp_path, change), tmp_path / "in.onnx")

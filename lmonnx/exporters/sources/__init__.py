@@ -44,7 +44,7 @@ def resolve(
     by_name = isinstance(source, str) and not source.endswith(".onnx")
     if not by_name and weights != "default":
         raise OptionError(f"weights={weights!r} is for networks by name; a module or a file brings its own")
-    if by_name and (preprocessing or labels):
+    if by_name and (preprocessing is not None or labels is not None):
         raise OptionError("preprocessing and labels are for modules and files; a network by name brings its own")
     if size and preprocessing and size != preprocessing.size:
         raise OptionError(f"size {size} and preprocessing.size {preprocessing.size} differ; leave size out")
