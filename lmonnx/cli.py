@@ -195,7 +195,7 @@ def explain(model: pathlib.Path, photo: pathlib.Path, output: pathlib.Path, **op
     "--scene",
     "seed",
     type=int,
-    help="Seed of a scene, from 1000000000 on one not trained on. [default: one of concrete]",
+    help="Seed of a scene, from 1000000000 on one not trained on. [default: 1000000000]",
 )
 @_one_line_errors
 def demo(output: pathlib.Path, **options: Any) -> None:

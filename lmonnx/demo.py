@@ -18,8 +18,8 @@ from lmonnx.explain import Explanation, explain
 from lmonnx.explain.rendering import INK, PAPER, enlarge_labels, outline, overlay
 
 NETWORK = "scenes-material"
-#: A scene that the network was not trained on, of concrete: to a network, grey paint is that.
-SCENE = 1_000_000_023
+#: The first scene that the network was not trained on.
+SCENE = 1_000_000_000
 SAMPLES = 300
 #: How segments are removed, in words, and with which grey they are painted; None masks them.
 REMOVALS = {"layer masking": None, "grey paint": 128}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lmonnx.demo import SCENE, Demo, run
 from lmonnx.errors import PublishError
 from lmonnx.evaluate.localisation import mass_accuracy
 from lmonnx.evaluate.scenes import draw
+from lmonnx.explain import sampling
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,20 @@ def test_layer_masking_finds_the_object_and_paint_less_of_it(demo: Demo) -> None
     assert layer > 5 * demo.scene.object.mean()
     assert f"{layer:.0%}" in str(demo)
     assert f"{grey:.0%}" in str(demo)
+
+
+def test_painted_scenes_are_called_concrete_and_masked_ones_are_not(demo: Demo) -> None:
+    runner, scene = lmonnx.load(next(iter(demo.paths))), demo.scene
+    labels = demo.explanations["layer masking"].segments
+    keep = sampling.keep_vectors(100, int(labels.max()) + 1, 0)
+    painted = np.concatenate([*sampling.painted(keep, labels, scene.pixels, 128, 32)])
+    masks = np.concatenate([*sampling.masks(keep, labels, 32)])
+    grey, layer = (
+        Counter(found.top(1)[0].name for found in runner.predict(*asked))
+        for asked in ((painted,), (scene.pixels, masks))
+    )
+    assert grey["concrete"] > 90
+    assert layer[scene.name] > 60
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
