@@ -92,8 +92,13 @@ def _require_file(runner: Runner, path: pathlib.Path) -> None:
 def _recorded_weights(runner: Runner, source: object) -> str:
     """The weights to build a network by name with; a module or a file brings its own."""
     recorded = runner.contract.source
-    if not isinstance(source, str) or recorded.get("kind") in ("module", "onnx"):
+    if not isinstance(source, str) or _is_file(source):
         return "default"
+    if recorded.get("kind") == "module":
+        raise SourceError(
+            f"{runner.path} was made from a module, {recorded.get('name')}, which has no name here; verify it from Python: "
+            "lmonnx.verify(path, module)"
+        )
     if recorded.get("name") != source:
         raise SourceError(f"{runner.path} was made from {recorded.get('name')}, not from {source}; give that name")
     weights = recorded.get("weights", "default")

@@ -199,6 +199,8 @@ def test_another_file_or_module_is_refused(of_module: Path, tmp_path: Path) -> N
         verify(path, Small().eval())
     with pytest.raises(WeightsError, match="are not those of"):
         verify(of_module, Small(seed=1).eval())
+    with pytest.raises(SourceError, match=r"made from a module, .*Small, .* lmonnx\.verify\(path, module\)"):
+        verify(of_module, "squeezenet1_1")
     model = onnx.load(source)
     model.doc_string = "another"
     onnx.save(model, source)
