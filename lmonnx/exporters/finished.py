@@ -96,8 +96,8 @@ def _recorded_weights(runner: Runner, source: object) -> str:
         return "default"
     if recorded.get("kind") == "module":
         raise SourceError(
-            f"{runner.path} was made from a module, {recorded.get('name')}, and not from a network by name; verify it from "
-            "Python: lmonnx.verify(path, module)"
+            f"{runner.path} was made from a module, {recorded.get('name')}, and not from a network by name; "
+            "verify it from Python: lmonnx.verify(path, module)"
         )
     if recorded.get("name") != source:
         raise SourceError(f"{runner.path} was made from {recorded.get('name')}, not from {source}; give that name")
