@@ -287,10 +287,9 @@ def test_real_photographs(preset: Any) -> None:
         ("resize", True),
         ("resize", 25.6),
         ("interpolation", "lanczos"),
-        ("mean", (0.5,)),
         ("mean", (0.5, 0.5)),
         ("mean", ("a", "b", "c")),
-        ("std", (1.0,)),
+        ("std", (1.0, 1.0)),
         ("std", (1.0, 0.0, 1.0)),
         ("std", (1.0, float("nan"), 1.0)),
         ("scale", 0),
@@ -388,3 +387,17 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ImageError, match="decompression bomb"):
         decode(tmp_path / "photo.png")
+
+
+def test_one_number_stands_for_every_channel() -> None:
+    assert Preprocessing((8, 8), mean=(0.5,)) == Preprocessing((8, 8), mean=(0.5, 0.5, 0.5))
+    grey = Preprocessing((8, 8), mean=(0.5,), std=(0.2,))
+    assert (grey.mean, grey.for_channels(3).mean, grey.for_channels(3).std) == ((0.5,), (0.5,) * 3, (0.2,) * 3)
+    assert Preprocessing((8, 8)).for_channels(1) == Preprocessing((8, 8), mean=(0.0,), std=(1.0,))
+    for wrong, channels in (
+        (Preprocessing((8, 8), mean=(0.1, 0.2, 0.3)), 1),
+        (Preprocessing((8, 8), channel_order="BGR"), 1),
+        (Preprocessing((8, 8)), 4),
+    ):
+        with pytest.raises(OptionError, match="channel"):
+            wrong.for_channels(channels)
