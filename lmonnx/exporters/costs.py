@@ -8,14 +8,14 @@ counted apart, once for the graph. What a function such as Exp takes inside is n
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
+
+from lmonnx.exporters.normalise import infer_shapes
 
 Formula: TypeAlias = Callable[[ir.Node], int]
 
@@ -54,13 +54,7 @@ def one_row(model: ir.Model) -> None:
     for node in model.graph:
         for value in node.outputs:
             value.shape = None
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    finally:
-        logger.setLevel(level)
+    infer_shapes(model)
 
 
 class _NotKnownError(Exception):

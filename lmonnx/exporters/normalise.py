@@ -46,7 +46,7 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     model = _to_opset(inlined(model))
     _free_batch(model.graph)
     _set_size(model, size, layout)
-    _infer(model)
+    infer_shapes(model)
     fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT)
     for step in (
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -56,13 +56,13 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
         passes.NameFixPass(),
     ):
         step(model)
-    _infer(model)
+    infer_shapes(model)
     for node in list(model.graph):
         if node.op_type in CANONICAL:
             CANONICAL[node.op_type](node)
     rewrite(model, pattern_rewrite_rules=RewriteRuleSet([fuse_batchnorm_into_conv_rule]))
     passes.NameFixPass()(model)
-    _infer(model)
+    infer_shapes(model)
     _recognise_group_norm(model.graph)  # after the last inference, which knows standard operators only
     passes.RemoveUnusedNodesPass()(model)
     return model
@@ -148,8 +148,8 @@ def _set_size(model: ir.Model, size: tuple[int, int], layout: str) -> None:
     image.shape = ir.Shape(["batch", *inner])
 
 
-def _infer(model: ir.Model) -> None:
-    """Shape inference; where it fails shapes stay unknown, and the rule that needs one says so."""
+def infer_shapes(model: ir.Model) -> None:
+    """Infers the shapes of ``model`` in place; where that fails they stay unknown, and what needs one says so."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)
