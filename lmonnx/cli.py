@@ -124,10 +124,11 @@ def verify(model: pathlib.Path, against: str, weights: str | None) -> None:
 @_one_line_errors
 def inspect(model: pathlib.Path, as_json: bool) -> None:
     """Print what MODEL, an exported file, says about itself, and what masking added to its graph."""
-    found: Description | Inspection = describe(model)
+    found: Description | Inspection
     try:
         found = lmonnx.inspect(model)
     except MissingExtraError as error:
+        found = describe(model)
         click.echo(f"without its graph: {error}", err=True)
     click.echo(_json(found.to_json()) if as_json else found)
 
