@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import Preprocessing
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
 #: (image [n, C, H, W] float, mask [n, 1, H, W] bool) -> the outputs, in the dtype of the image.
 Reference: TypeAlias = Callable[[Array, Array], tuple[Array, ...]]
 
@@ -32,6 +33,8 @@ class Network:
         preprocessing: how photographs become images; None if the source does not say.
         labels: class names in the order of the output; None if the source does not say.
         origin: kind and name of the source, its weights, and their hash.
+        precision: what the graph computes in: ``"float32"``, ``"float16"``, or ``"int8"`` between quantise and
+            dequantise.
     """
 
     graph: ir.Model
@@ -43,6 +46,7 @@ class Network:
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
     origin: Mapping[str, Any]
+    precision: Precision = "float32"
 
     @property
     def channels(self) -> int:
