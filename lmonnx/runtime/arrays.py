@@ -70,6 +70,21 @@ def floats(name: str, value: object, shape: tuple[int, ...]) -> Floats:
         raise ImageError(f"{name} holds values beyond float32") from error
 
 
+def pixels(name: str, value: object, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """An array or tensor ``[n, *shape]`` of uint8, 0 … 255.
+
+    Raises:
+        ImageError: if it has another type or shape, or is empty.
+    """
+    wanted = f"uint8 {_form(shape)}"
+    array = _array(name, value, wanted)
+    if array.dtype != np.uint8 or not _fits(array, shape):
+        hint = "; the graph normalises pixels itself" if array.dtype.kind == "f" else ""
+        raise ImageError(f"{name} has to be {wanted}, given {array.dtype} {list(array.shape)}{hint}")
+    _require_rows(name, array)
+    return array
+
+
 def bools(name: str, value: object, shape: tuple[int, ...]) -> Bools:
     """An array or tensor ``[n, *shape]`` of bool.
 

@@ -27,6 +27,31 @@ def require_batch_size(batch_size: object) -> None:
         raise OptionError(f"batch_size={batch_size!r} is not a positive number")
 
 
+def passes(feeds: Feeds, size: int) -> Iterator[tuple[Feeds, int]]:
+    """Cuts the rows of inputs into batches of one fixed size, for a graph whose batch is fixed.
+
+    Args:
+        feeds: inputs of n rows, or of one row that goes with all n.
+        size: rows in a batch.
+
+    Yields:
+        Inputs of ``size`` rows each, and how many of the rows are asked for; the last batch is padded with copies of
+        its first row, and an input of one row repeated.
+    """
+    rows = max(map(len, feeds.values()))
+    for start in range(0, rows, size):
+        index = np.arange(start, start + size)
+        index[index >= rows] = start
+        whole = size == rows
+        yield (
+            {
+                name: values if whole and len(values) == size else values[index if len(values) > 1 else index * 0]
+                for name, values in feeds.items()
+            },
+            min(size, rows - start),
+        )
+
+
 def batches(chunks: Iterable[Feeds], size: int) -> Iterator[tuple[Feeds, int]]:
     """Regroups the rows of ``chunks``, which are consumed as they are needed.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from lmonnx.errors import ModelError, OptionError
+from lmonnx.runtime.form import Form
 from lmonnx.runtime.preprocessing import Preprocessing
 
 FORMAT = 1
@@ -19,6 +20,8 @@ FORMAT = 1
 OutputKind: TypeAlias = Literal["logits", "probabilities", "unknown"]
 
 _KEEP = {"keep": True}
+#: What holds of files that lmonnx wrote before there were other forms.
+_BEFORE_FORMS = {"lmonnx.form": json.dumps(Form().to_json()), "lmonnx.data": "null"}
 REMEDY = "export the network again"
 
 
@@ -36,6 +39,8 @@ class Contract:
         verified: how the graph was compared with the reference; ``"passed"`` is true, false, or null if it
             was not compared.
         versions: the packages that took part in the export.
+        form: how the graph takes images and masks, and how it answers.
+        data: name of the file beside the graph that holds its weights; ``None`` if the graph holds them itself.
         format: version of the metadata.
 
     Raises:
@@ -50,6 +55,8 @@ class Contract:
     source: Mapping[str, Any] = field(default_factory=dict)
     verified: Mapping[str, Any] = field(default_factory=lambda: {"passed": None})
     versions: Mapping[str, str] = field(default_factory=dict)
+    form: Form = field(default_factory=Form)
+    data: str | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -77,6 +84,8 @@ class Contract:
             "source": dict(self.source),
             "verified": dict(self.verified),
             "versions": dict(self.versions),
+            "form": self.form.to_json(),
+            "data": self.data,
         }
         props = {"lmonnx.format": str(self.format), "lmonnx.version": self.version}
         for key, value in structured.items():
@@ -98,6 +107,7 @@ class Contract:
         _require_format(props["lmonnx.format"])
         preprocessing = _value(props, "preprocessing", _optional(dict))
         labels = _value(props, "labels", _optional(list))
+        props = {**_BEFORE_FORMS, **props}
         if _value(props, "mask", _is(dict)) != _KEEP:
             raise ModelError(f"the metadata's lmonnx.mask is not {json.dumps(_KEEP)}; {REMEDY}")
         try:
@@ -110,6 +120,8 @@ class Contract:
                 source=_value(props, "source", _is(dict)),
                 verified=_value(props, "verified", _is(dict)),
                 versions=_value(props, "versions", _is_texts),
+                form=Form.from_json(_value(props, "form", _is(dict))),
+                data=_value(props, "data", _optional(str)),
             )
         except OptionError as error:
             raise ModelError(f"the metadata is damaged: {error}; {REMEDY}") from error

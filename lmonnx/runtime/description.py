@@ -17,7 +17,13 @@ COLUMNS = 100
 """Of the terminal that reports are laid out for."""
 
 _FIRST_LABELS = 3
-_KINDS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(bool)": "bool"}
+_KINDS = {
+    "tensor(float)": "float32",
+    "tensor(uint8)": "uint8",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Description:
 
     Attributes:
         path: the file, as given.
-        size: bytes of the file.
+        size: bytes of the file, and of the one beside it if that holds its weights.
         inputs: ``image`` and ``mask``.
         outputs: in the order of the graph.
         contract: its metadata.
@@ -73,13 +79,17 @@ class Description:
     def rows(self) -> list[tuple[str, str]]:
         """The report as pairs of what and finding, each finding one line of any length."""
         contract = self.contract
-        rows = [("file", f"{self.path}, {in_bytes(self.size)}, by lmonnx {contract.version}, format {contract.format}")]
-        meanings = {"mask": ", True = keep; the batch axes broadcast"}
+        beside = "" if contract.data is None else f" with the weights in {contract.data} beside it"
+        made = f"by lmonnx {contract.version}, format {contract.format}"
+        rows = [("file", f"{self.path}, {in_bytes(self.size)}{beside}, {made}")]
+        broadcast = "; the batch axes broadcast" if contract.form.batch is None else ""
+        takes = ", pixels 0 … 255, RGB or grey" if contract.form.image == "uint8" else ""
+        meanings = {"image": takes, "mask": f", True = keep{broadcast}"}
         rows += [("input", f"{each}{meanings.get(each.name, '')}") for each in self.inputs]
         rows += [("output", f"{each}, {_holds(contract.outputs[each.name])}") for each in self.outputs]
         return [
             *rows,
-            *_photos(contract.preprocessing),
+            *_photos(contract.preprocessing, by_graph=contract.form.image == "uint8"),
             ("labels", _labels(contract.labels)),
             ("rules", _pairs(contract.rules)),
             *_source(contract.source),
@@ -107,7 +117,11 @@ def describe(path: str | os.PathLike[str]) -> Description:
         for values in (session.get_inputs(), session.get_outputs())
     )
     by_name = sorted(inputs, key=lambda each: each.name)  # image, mask
-    return Description(runner.path, os.path.getsize(path), tuple(by_name), outputs, runner.contract)
+    files = [runner.path]
+    if runner.contract.data is not None:
+        files.append(os.path.join(os.path.dirname(runner.path), runner.contract.data))
+    size = sum(os.path.getsize(file) for file in files if os.path.exists(file))
+    return Description(runner.path, size, tuple(by_name), outputs, runner.contract)
 
 
 def laid_out(rows: Iterable[tuple[str, str]]) -> str:
@@ -138,8 +152,8 @@ def _holds(kind: str) -> str:
     return "not known whether logits or probabilities" if kind == "unknown" else kind
 
 
-def _photos(preprocessing: Preprocessing | None) -> list[tuple[str, str]]:
-    """Steps from a photograph to ``image``."""
+def _photos(preprocessing: Preprocessing | None, *, by_graph: bool) -> list[tuple[str, str]]:
+    """Steps from a photograph to ``image``; whether the graph takes the last ones itself."""
     if preprocessing is None:
         return [("photos", "not recorded; images have to be prepared as the network wants them")]
     height, width = preprocessing.size
@@ -148,9 +162,13 @@ def _photos(preprocessing: Preprocessing | None) -> list[tuple[str, str]]:
         fit = f"short side resized to {preprocessing.resize}, centre crop {height}×{width}"
     order = preprocessing.channel_order if len(preprocessing.mean) == 3 else "grey"
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    scaling = f"(pixel / {preprocessing.scale:g} − mean) / std, mean {mean}, std {std}"
+    if by_graph:
+        scaling += f", done by the graph{', which makes BGR of RGB' if order == 'BGR' else ''}"
+        order = "RGB" if order == "BGR" else order
     return [
         ("photos", f"{fit} (height×width), {preprocessing.interpolation}, {order}"),
-        ("pixels", f"(pixel / {preprocessing.scale:g} − mean) / std, mean {mean}, std {std}"),
+        ("pixels", scaling),
     ]
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from lmonnx.runtime.photos import Photo, decode
 
 Interpolation: TypeAlias = Literal["bilinear", "bicubic", "nearest"]
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
+
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 MAX_RESIZED_PIXELS = 1 << 28
 """A thin strip grows without bound when its short side is enlarged; larger pictures than this are refused."""
@@ -154,17 +156,24 @@ class Preprocessing:
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """A crop, uint8 ``[H, W, 3]`` in RGB, as the network's input, float32 ``[1, C, H, W]``."""
+        return self.scaled(self.channels(pixels), np.float32)
+
+    def channels(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A crop, uint8 ``[H, W, 3]`` in RGB, as a row of pixels ``[1, H, W, C]``: RGB, or grey for one channel."""
         if pixels.dtype != np.uint8 or pixels.shape != (*self.size, 3):
             raise ImageError(
                 f"a crop is uint8 {[*self.size, 3]}, given {pixels.dtype} {list(pixels.shape)}; "
                 "Preprocessing.crop makes one"
             )
+        grey = len(self.mean) == 1
+        return (np.asarray(Image.fromarray(pixels).convert("L"))[..., None] if grey else pixels)[None]
+
+    def scaled(self, pixels: npt.NDArray[np.uint8], dtype: type[_Float]) -> npt.NDArray[_Float]:
+        """Pixels, uint8 ``[n, H, W, C]`` in RGB or grey, as images of the network, ``dtype`` ``[n, C, H, W]``."""
         ordered = pixels if self.channel_order == "RGB" else pixels[..., ::-1]
-        if len(self.mean) == 1:
-            ordered = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        values = (ordered.astype(np.float32) / np.float32(self.scale) - mean) / std
-        return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+        mean, std = np.array(self.mean, dtype), np.array(self.std, dtype)
+        values: npt.NDArray[_Float] = (ordered.astype(dtype) / dtype(self.scale) - mean) / std
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
     def prepare(self, photo: Photo) -> npt.NDArray[np.float32]:
         """The network's input, float32 ``[1, C, H, W]``, of a photograph.

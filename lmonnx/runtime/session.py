@@ -14,8 +14,8 @@ import numpy.typing as npt
 from lmonnx.errors import ImageError, ModelError
 from lmonnx.runtime import masks as masking
 from lmonnx.runtime import photos as photographs
-from lmonnx.runtime.arrays import Array, Floats, bools, floats, is_array
-from lmonnx.runtime.batching import BATCH_SIZE, Feeds, batches, require_batch_size
+from lmonnx.runtime.arrays import Array, Floats, bools, floats, is_array, pixels
+from lmonnx.runtime.batching import BATCH_SIZE, Feeds, batches, passes, require_batch_size
 from lmonnx.runtime.contract import REMEDY, Contract
 from lmonnx.runtime.masks import Mask
 from lmonnx.runtime.photos import Photo
@@ -24,7 +24,7 @@ from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.providers import Provider, first_line, open_session, took_cuda
 from lmonnx.runtime.questions import pair
 
-_INPUTS = {"image": "tensor(float)", "mask": "tensor(bool)"}
+_KINDS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 
 class Runner:
@@ -39,6 +39,8 @@ class Runner:
         path: the file, as given.
         contract: what the graph says about itself.
         provider: what computes, ``"cpu"`` or ``"cuda"``.
+        batch: rows of every run, where the graph fixes them; ``None`` if it takes any number. Other numbers of rows are
+            cut and padded to it, so that all methods take as many as ever.
 
     Raises:
         ModelError: if there is no such file, it is not an ONNX file, or not a graph exported by lmonnx.
@@ -55,7 +57,7 @@ class Runner:
         self.provider = "cuda" if took_cuda(self._session) else "cpu"
         try:
             self.contract = Contract.from_props(self._session.get_modelmeta().custom_metadata_map)
-            self._channels, self.size = self._read_inputs()
+            self._channels, self.size, self.batch = self._read_inputs()
             self._outputs = self._read_outputs()
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from error
@@ -98,12 +100,29 @@ class Runner:
             )
         return self.contract.preprocessing
 
+    def encode(self, crop: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """What the network sees, uint8 ``[H, W, 3]`` in RGB, as the graph's input ``image`` of one row.
+
+        Args:
+            crop: what ``Runner.preprocessing.crop`` makes of a photograph.
+
+        Returns:
+            float32 ``[1, C, H, W]``, normalised; or uint8 ``[1, H, W, C]``, if the graph takes pixels.
+
+        Raises:
+            ImageError: if it has another type or shape.
+            ModelError: if the graph does not say how a photograph is prepared.
+        """
+        takes_pixels = self.contract.form.image == "uint8"
+        return self.preprocessing.channels(crop) if takes_pixels else self.preprocessing.normalise(crop)
+
     def run(self, image: Array, mask: Array) -> dict[str, npt.NDArray[Any]]:
         """The outputs of the graph by name, ``[batch, …]``, as it computes them.
 
         Args:
             image: float32 ``[images, C, H, W]``, preprocessed; an array or a tensor of torch on any device. Other
-                floating point is converted, float64 rounded to the nearest float32.
+                floating point is converted, float64 rounded to the nearest float32. If the graph takes pixels,
+                uint8 ``[images, H, W, C]`` in RGB or grey.
             mask: bool ``[masks, 1, H, W]``, True = keep. The batch axes broadcast: equal, or one of them 1.
 
         Raises:
@@ -111,17 +130,16 @@ class Runner:
             ModelError: if the graph fails.
         """
         feeds = {
-            "image": floats("image", image, (self._channels, *self.size)),
+            "image": self._require_images("image", image, self._row),
             "mask": bools("mask", mask, (1, *self.size)),
         }
         images, masks = map(len, feeds.values())
         if images != masks and 1 not in (images, masks):
             raise ImageError(f"{images} images and {masks} masks do not pair; give as many, or one of either")
-        try:
-            results = self._session.run(self._outputs, feeds)
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
-            raise ModelError(f"{self.path}: the graph failed: {first_line(error)}") from error
-        return dict(zip(self._outputs, results, strict=True))
+        if self.batch is None:
+            return dict(zip(self._outputs, self._compute(feeds), strict=True))
+        parts = [self._rows(self._compute(part), count) for part, count in passes(feeds, self.batch)]
+        return {name: np.concatenate(rows) for name, rows in zip(self._outputs, zip(*parts, strict=True), strict=True)}
 
     def predict(
         self,
@@ -146,7 +164,8 @@ class Runner:
             masks: one or many: a path or a PIL image (white = keep), bool ``[H, W]``, a :class:`~lmonnx.runtime.Box`,
                 or ``None``, which keeps everything. ``[n, H, W]`` is many.
             mask_removes: white, True and the box are what is removed, not what is kept.
-            batch_size: rows per pass, at most; all passes of a call have as many.
+            batch_size: rows per pass, at most; all passes of a call have as many. A graph whose batch is fixed takes
+                its own.
 
         Returns:
             One prediction a photograph or a mask, whichever are more, in their order.
@@ -160,7 +179,7 @@ class Runner:
         require_batch_size(batch_size)
         preprocessing = self.preprocessing
         scenes, chosen = photographs.listed(photos), masking.listed(masks)
-        fixed, varying = pair(preprocessing, scenes, chosen, mask_removes)
+        fixed, varying = pair(preprocessing, scenes, chosen, mask_removes, self.encode)
         count = max(len(scenes), len(chosen))
         names = [photographs.path_of(photo) for photo in scenes] * (count // len(scenes))
         found: list[Prediction] = []
@@ -181,11 +200,11 @@ class Runner:
         surplus dropped), so that memory is bounded and onnxruntime meets one shape only.
 
         Args:
-            image: float32 ``[1, C, H, W]``, preprocessed, as :meth:`run` takes it; with one mask, any number
-                ``[n, C, H, W]``, or an iterable of such arrays.
+            image: one row, float32 ``[1, C, H, W]`` or uint8 ``[1, H, W, C]``, as :meth:`run` takes it; with one mask,
+                any number of rows, or an iterable of such arrays.
             mask: bool ``[n, 1, H, W]``, True = keep, or an iterable of such arrays, each with any n; n is 1 if there
                 are many images.
-            batch_size: rows per pass.
+            batch_size: rows per pass. A graph whose batch is fixed takes its own.
 
         Returns:
             float32 ``[n, classes]``. Logits went through a softmax in float64.
@@ -196,7 +215,7 @@ class Runner:
             ModelError: if the graph fails, or its output cannot be turned into probabilities.
         """
         require_batch_size(batch_size)
-        images = _chunks("image", image, floats, (self._channels, *self.size))
+        images = _chunks("image", image, self._require_images, self._row)
         masks = _chunks("mask", mask, bools, (1, *self.size))
         for one, many in ((images, masks), (masks, images)):
             if isinstance(one, list) and all(len(rows) == 1 for rows in one[0].values()):
@@ -221,7 +240,7 @@ class Runner:
                 f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as can be told; "
                 "Runner.run gives its values as they are"
             )
-        for batch, count in batches(varying, batch_size):
+        for batch, count in batches(varying, self.batch or batch_size):
             feeds = {**fixed, **batch}
             output = self.run(feeds["image"], feeds["mask"])[name][:count]
             try:
@@ -230,18 +249,53 @@ class Runner:
                 raise ModelError(f"{self.path}: {error}") from error
             yield {**fixed, **{input_: rows[:count] for input_, rows in batch.items()}}, rows
 
-    def _read_inputs(self) -> tuple[int, tuple[int, int]]:
-        """Channels and size of the image; the graph has to have the inputs of the contract."""
+    @property
+    def _row(self) -> tuple[int, int, int]:
+        """Shape of one image as the graph takes it."""
+        return self.contract.form.shape(self._channels, self.size)
+
+    @property
+    def _require_images(self) -> Callable[[str, object, tuple[int, ...]], npt.NDArray[Any]]:
+        return pixels if self.contract.form.image == "uint8" else floats
+
+    def _compute(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
+        """The outputs, in the order of the graph."""
+        try:
+            results: list[npt.NDArray[Any]] = self._session.run(self._outputs, feeds)
+        except Exception as error:  # onnxruntime raises a class of its own for each status code
+            raise ModelError(f"{self.path}: the graph failed: {first_line(error)}") from error
+        return results
+
+    def _rows(self, outputs: list[npt.NDArray[Any]], count: int) -> list[npt.NDArray[Any]]:
+        """The first ``count`` rows of the outputs of one pass of a fixed batch."""
+        for name, output in zip(self._outputs, outputs, strict=True):
+            if output.ndim == 0 or len(output) != self.batch:
+                raise ModelError(
+                    f"{self.path}: output {name!r} is {list(output.shape)}, not [{self.batch}, …]; {REMEDY}"
+                )
+        return [output[:count] for output in outputs]
+
+    def _read_inputs(self) -> tuple[int, tuple[int, int], int | None]:
+        """Channels and size of the image, and the batch if it is fixed; the inputs have to be those of the contract."""
+        form = self.contract.form
+        wanted = {"image": _KINDS[form.image], "mask": "tensor(bool)"}
         inputs = {value.name: value for value in self._session.get_inputs()}
-        if {name: value.type for name, value in inputs.items()} != _INPUTS:
-            given = ", ".join(f"{name} {value.type}" for name, value in inputs.items())
-            raise ModelError(f"inputs are {given}, not image tensor(float), mask tensor(bool); export it again")
+        if {name: value.type for name, value in inputs.items()} != wanted:
+            given, needed = (
+                ", ".join(f"{name} {kind}" for name, kind in kinds)
+                for kinds in (((name, value.type) for name, value in inputs.items()), wanted.items())
+            )
+            raise ModelError(f"inputs are {given}, not {needed}; export it again")
         image, mask = inputs["image"].shape, inputs["mask"].shape
         if len(image) != 4 or len(mask) != 4 or not all(isinstance(side, int) for side in image[1:]):
+            axes = "C, H, W" if form.layout == "NCHW" else "H, W, C"
             raise ModelError(
-                f"image is {image} and mask {mask}, not [images, C, H, W] of fixed size and [masks, 1, H, W]; {REMEDY}"
+                f"image is {image} and mask {mask}, not [images, {axes}] of fixed size and [masks, 1, H, W]; {REMEDY}"
             )
-        channels, height, width = image[1:]
+        fixed = {side if isinstance(side, int) else None for side in (image[0], mask[0])}
+        if fixed != {form.batch}:
+            raise ModelError(f"image is {image}, mask {mask}, and the metadata's batch {form.batch}; {REMEDY}")
+        channels, height, width = image[1:] if form.layout == "NCHW" else (image[3], *image[1:3])
         preprocessing = self.contract.preprocessing
         if preprocessing is not None and (len(preprocessing.mean), *preprocessing.size) != (
             channels,
@@ -252,7 +306,7 @@ class Runner:
                 f"image is {image} and its preprocessing makes [1, {len(preprocessing.mean)}, "
                 f"{', '.join(map(str, preprocessing.size))}]; export it again with the right size"
             )
-        return channels, (height, width)
+        return channels, (height, width), form.batch
 
     def _read_outputs(self) -> list[str]:
         names = [value.name for value in self._session.get_outputs()]

@@ -41,6 +41,8 @@ def test_keys_are_the_published_ones() -> None:
         "source",
         "verified",
         "versions",
+        "form",
+        "data",
     ]
     assert set(FULL.to_props()) == {f"lmonnx.{key}" for key in keys}
 
@@ -64,6 +66,12 @@ def test_keys_are_the_published_ones() -> None:
         ("mask", '{"keep": false}', "lmonnx.mask is not"),
         ("preprocessing", '{"size": [224, 224]}', "missing or unknown fields: channel_order"),
         ("preprocessing", "[]", "lmonnx.preprocessing has a wrong form"),
+        ("form", '{"image": "uint8"}', "form has missing or unknown fields: batch, layout, softmax"),
+        ("form", '{"image": "uint8", "layout": "NCHW", "batch": null, "softmax": false}', "an image of uint8 is NHWC"),
+        ("form", '{"image": "int8", "layout": "NCHW", "batch": null, "softmax": false}', "image='int8' is unknown"),
+        ("form", '{"image": "uint8", "layout": "NHWC", "batch": 0, "softmax": false}', "batch=0 is not a number of"),
+        ("form", '{"image": "uint8", "layout": "NHWC", "batch": 1, "softmax": 1}', "softmax=1 is not True or False"),
+        ("data", "3", "lmonnx.data has a wrong form"),
     ],
 )
 def test_damage_is_named(key: str, text: str | None, message: str) -> None:
@@ -73,6 +81,11 @@ def test_damage_is_named(key: str, text: str | None, message: str) -> None:
         props[f"lmonnx.{key}"] = text
     with pytest.raises(ModelError, match=message):
         Contract.from_props(props)
+
+
+def test_files_from_before_there_were_forms() -> None:
+    props = {key: text for key, text in FULL.to_props().items() if key not in ("lmonnx.form", "lmonnx.data")}
+    assert Contract.from_props(props) == FULL
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])

@@ -14,6 +14,7 @@ import pytest
 from lmonnx.errors import ModelError
 from lmonnx.runtime.contract import Contract
 from lmonnx.runtime.description import Description, Tensor, describe, in_bytes
+from lmonnx.runtime.form import Form
 from lmonnx.runtime.preprocessing import Preprocessing
 
 GraphFile = Callable[..., Path]
@@ -60,6 +61,17 @@ def test_a_host_without_torch_and_onnx_describes(graph_file: GraphFile) -> None:
         ({"preprocessing": Preprocessing((8, 9))}, "photos", "resized to 8×9 (height×width), bilinear, RGB"),
         ({"preprocessing": Preprocessing((8, 9), mean=(0.5,), std=(1.0,))}, "photos", "bilinear, grey"),
         ({"preprocessing": Preprocessing((8, 9), scale=1)}, "pixels", "(pixel / 1 − mean) / std, mean 0, 0, 0, std 1"),
+        (
+            {"preprocessing": Preprocessing((8, 9), channel_order="BGR"), "form": Form("uint8")},
+            "photos",
+            "resized to 8×9 (height×width), bilinear, RGB",
+        ),
+        (
+            {"preprocessing": Preprocessing((8, 9), channel_order="BGR"), "form": Form("uint8")},
+            "pixels",
+            "std 1, 1, 1, done by the graph, which makes BGR of RGB",
+        ),
+        ({"data": "model.onnx.data"}, "file", "model.onnx, 46.8 MB with the weights in model.onnx.data beside it, by"),
         ({"rules": {"average": "area", "concat": "any"}}, "rules", "average=area, concat=any"),
         ({"source": {"kind": "torchvision", "name": "vgg16", "weights": "seed:1"}}, "source", "vgg16, weights seed:1"),
         ({"source": {}}, "source", "not recorded"),

@@ -1,0 +1,73 @@
+"""The form of an exported graph: what its inputs look like, and what was put behind its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+from lmonnx.errors import OptionError
+
+ImageKind: TypeAlias = Literal["float32", "uint8"]
+
+MAX_BATCH = 1 << 16
+"""Rows of a fixed batch, at most; the activations of more fit into no memory."""
+
+_LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a graph takes images and masks, and how it answers.
+
+    Attributes:
+        image: ``"float32"``, an image of the network as preprocessing makes it, ``[images, C, H, W]``; or ``"uint8"``,
+            pixels 0 … 255 in RGB or grey, ``[images, H, W, C]``, that the graph normalises itself.
+        batch: rows of both inputs and of every output in each run; ``None`` if the batch axes are free and broadcast.
+        softmax: whether a softmax was put behind the outputs that held logits.
+
+    Raises:
+        OptionError: if one of them has a value that is not allowed.
+    """
+
+    image: ImageKind = "float32"
+    batch: int | None = None
+    softmax: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image not in get_args(ImageKind):
+            raise OptionError(f"image={self.image!r} is unknown; choose one of {', '.join(get_args(ImageKind))}")
+        whole = isinstance(self.batch, int) and not isinstance(self.batch, bool)
+        if self.batch is not None and not (whole and 1 <= self.batch <= MAX_BATCH):
+            raise OptionError(f"batch={self.batch!r} is not a number of rows, 1 … {MAX_BATCH}; None leaves it free")
+        if not isinstance(self.softmax, bool):
+            raise OptionError(f"softmax={self.softmax!r} is not True or False")
+
+    @property
+    def layout(self) -> str:
+        """Order of the axes of ``image``: ``"NCHW"`` or ``"NHWC"``."""
+        return _LAYOUTS[self.image]
+
+    def shape(self, channels: int, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Of one row of ``image``."""
+        return (*size, channels) if self.layout == "NHWC" else (channels, *size)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the layout, as JSON knows them."""
+        return {**asdict(self), "layout": self.layout}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Form:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            OptionError: if a field is missing, unknown, or has a value that is not allowed.
+        """
+        fields = {name: value for name, value in values.items() if name != "layout"}
+        if set(values) != set(cls().to_json()):
+            odd = sorted(set(values).symmetric_difference(cls().to_json()))
+            raise OptionError(f"form has missing or unknown fields: {', '.join(odd)}")
+        form = cls(**fields)
+        if values["layout"] != form.layout:
+            raise OptionError(f"form says {values['layout']!r}, and an image of {form.image} is {form.layout}")
+        return form
