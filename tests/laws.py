@@ -19,7 +19,9 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> 
     assert worst <= tolerance, f"off by {worst:.2e} standard deviations, allowed {tolerance:.2e}"
 
 
-def check_laws(run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.ndarray | None, tolerance: float) -> None:
+def check_laws(
+    run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.ndarray | None, tolerance: float, rounding: float
+) -> None:
     """Checks every law on pairs of ``image`` [n, C, H, W] and ``mask`` [n, 1, H, W]; row 0 of ``mask`` is all True.
 
     Args:
@@ -28,6 +30,7 @@ def check_laws(run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.nd
         mask: the masks, an all-False one among them.
         original: what the original network gives for ``image``, compared within ``tolerance``; None to leave out.
         tolerance: in standard deviations of ``original``.
+        rounding: by how much a row alone may differ, in standard deviations of the result.
     """
     result = run(image, mask)
     assert np.isfinite(result).all(), "an output is not finite"
@@ -35,7 +38,7 @@ def check_laws(run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.nd
     if original is not None:
         nothing_removed_is_the_original(run, image, mask, original, tolerance)
     removed_pixels_change_nothing(run, image, mask, result)
-    rows_are_alone(run, image, mask, result)
+    rows_are_alone(run, image, mask, result, rounding)
     batches_broadcast(run, image, mask)
 
 
@@ -51,12 +54,11 @@ def removed_pixels_change_nothing(run: Run, image: np.ndarray, mask: np.ndarray,
         np.testing.assert_array_equal(run(np.where(mask, image, image.dtype.type(rubbish)), mask), result)
 
 
-def rows_are_alone(run: Run, image: np.ndarray, mask: np.ndarray, result: np.ndarray) -> None:
+def rows_are_alone(run: Run, image: np.ndarray, mask: np.ndarray, result: np.ndarray, rounding: float) -> None:
     """To rounding, because a kernel may sum a batch of one in another order."""
     for i in range(len(mask)):
-        np.testing.assert_allclose(
-            run(image[i : i + 1], mask[i : i + 1])[0], result[i], rtol=1e-5, atol=1e-5 * (np.std(result) or 1.0)
-        )
+        alone = run(image[i : i + 1], mask[i : i + 1])[0]
+        np.testing.assert_allclose(alone, result[i], rtol=rounding, atol=rounding * (np.std(result) or 1.0))
 
 
 def batches_broadcast(run: Run, image: np.ndarray, mask: np.ndarray) -> None:

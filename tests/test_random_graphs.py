@@ -1,0 +1,52 @@
+"""Random graphs: graph = reference, and the laws. ``make fuzz`` draws ten thousand of them.
+
+This is where a value that was left unzeroed, or a fact that does not hold, is seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from tests.graphs import build, by_onnxruntime, by_reference, images, lowered, proto_of, session
+from tests.laws import assert_close, check_laws
+from tests.random_graphs import Recipe, recipes
+
+SLACK, FLOOR = 4.0, 2e-6
+#: Graphs of which float32 knows less than this, in standard deviations of the output, say nothing.
+CEILING = 1e-2
+
+#: What failed once.
+FOUND: tuple[Recipe, ...] = ()
+
+
+def check(recipe: Recipe) -> None:
+    """One graph against the reference, by the laws, and against itself without a mask."""
+    draft, mask = recipe.draft(), recipe.mask()
+    model = build(draft.steps, (3, *recipe.space), opset=18)
+    image = images(len(mask), (3, *recipe.space))
+    original = session(model).run(None, {"x": image})[0]
+    assume(np.isfinite(original).all() and np.abs(original).max() < 1e6)
+    reference = by_reference(model, recipe.rules)
+    expected = reference(image.astype(np.float64), mask)
+    scale = float(np.std(expected)) or 1.0
+    near = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
+    rounding = max(float(np.abs(reference(some, mask) - expected).max()) for some in near) / scale
+    tolerance = SLACK * rounding + FLOOR
+    assume(tolerance < CEILING)
+    graph = by_onnxruntime(proto_of(lowered(model, recipe.rules)))
+    assert_close(graph(image, mask), expected, tolerance)
+    unchanged = original if draft.original else None
+    check_laws(graph, image, mask, original=unchanged, tolerance=10 * tolerance, rounding=10 * tolerance)
+
+
+@given(recipe=recipes())
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_graph(recipe: Recipe) -> None:
+    check(recipe)
+
+
+@pytest.mark.parametrize("recipe", FOUND, ids=str)
+def test_what_failed_once(recipe: Recipe) -> None:
+    check(recipe)
