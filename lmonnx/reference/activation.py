@@ -49,6 +49,8 @@ class Masked:
         border: a constant Pad that is pending; not part of `data` nor of `mask`.
         unfolded: the map that was reshaped to `[N, groups, channels and space]`, whose shape, mask and axes a
             reshape back restores; exporters leave this form of group normalisation.
+        tiles: of a map whose two spatial axes a reshape cut into blocks, for each of them the axis that counts
+            blocks and the axis inside a block; a reshape that merges the latter into channels is a SpaceToDepth.
     """
 
     data: Tensor
@@ -56,6 +58,7 @@ class Masked:
     axes: tuple[int, ...]
     border: Border | None = None
     unfolded: Masked | None = None
+    tiles: tuple[tuple[int, int], ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +74,13 @@ class Masked:
         return torch.where(self.mask, self.data, value)
 
     def zeroed(self) -> Tensor:
-        """The data with 0 at removed positions, the specification's x ⊙ m."""
+        """The data with 0 at removed positions, the specification's x ⊙ m.
+
+        Raises:
+            RefusedError: if the numbers are quantised, where 0 stands for another number.
+        """
+        if self.data.dtype in (torch.uint8, torch.int8):
+            raise RefusedError("it reads quantised numbers across positions", "dequantise before it")
         return self.filled(0)
 
     def holding(self, data: Tensor) -> Masked:

@@ -13,56 +13,10 @@ import torch
 from torch import Tensor
 
 from lmonnx.masking import MaskRules, Window
-from lmonnx.reference import functions, layout, windows
+from lmonnx.reference import functions, refusals, windows
 from lmonnx.reference.activation import Masked, RefusedError, Value
-
-# Elementwise operators of one operand, and what removed positions are read as where the function is not
-# finite everywhere: the logarithm of a 0 that nobody reads would make every gradient NaN.
-POINTWISE: dict[str, float | None] = {
-    "abs": None,
-    "celu": None,
-    "clamp": None,
-    "clamp_max": None,
-    "clamp_min": None,
-    "elu": None,
-    "erf": None,
-    "exp": 0,
-    "gelu": None,
-    "hardsigmoid": None,
-    "hardswish": None,
-    "hardtanh": None,
-    "leaky_relu": None,
-    "log": 1,
-    "log_sigmoid": None,
-    "mish": None,
-    "neg": None,
-    "reciprocal": 1,
-    "relu": None,
-    "relu6": None,
-    "rsqrt": 1,
-    "selu": None,
-    "sigmoid": None,
-    "silu": None,
-    "softplus": None,
-    "sqrt": 1,
-    "square": None,
-    "tanh": None,
-    "to": None,
-}
-
-# Elementwise operators of two operands, and what removed positions of each are read as.
-JOINS: dict[str, tuple[float | None, float | None]] = {
-    "add": (None, None),
-    "div": (None, 1),
-    "max.other": (None, None),
-    "maximum": (None, None),
-    "min.other": (None, None),
-    "minimum": (None, None),
-    "mul": (None, None),
-    "pow": (1, 1),
-    "rsub": (None, None),
-    "sub": (None, None),
-}
+from lmonnx.reference.aten_elementwise import JOINS, POINTWISE, SHAPED_LIKE
+from lmonnx.reference.aten_layout import LAYOUT
 
 # What passes a pending border on, because it is no operator at all or reads the border.
 BORDER_READERS = frozenset(
@@ -97,6 +51,23 @@ def _window(
     (top, left), kernel = _pair(padding), _pair(kernel)
     strides = _pair(stride) if stride else kernel
     return Window(kernel, strides, _pair(dilation), ((top, top), (left, left)), ceil_mode)
+
+
+def _avg_pool3d(
+    _: MaskRules,
+    x: Masked,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    *options: Any,
+) -> Value:
+    """A mean along the axis before space alone, as local response normalisation takes it: the op at every pixel."""
+    triples = [[*values] * (3 // len(values)) for values in (kernel, stride or kernel, padding)]
+    along_space = any(triple[1:] != neutral for triple, neutral in zip(triples, ([1, 1], [1, 1], [0, 0]), strict=True))
+    if x.data.ndim != 5 or x.axes != (3, 4) or along_space:
+        raise RefusedError("a window of three axes slides over space too")
+    data = torch.nn.functional.avg_pool3d(x.data, kernel, stride or None, padding, *options)
+    return Masked(data, x.mask, x.axes)
 
 
 def _conv2d(
@@ -147,6 +118,61 @@ def _cast(x: Masked, dtype: torch.dtype | None) -> Masked:
     return x if dtype is None else x.holding(x.data.to(dtype))
 
 
+def _norm(
+    _: MaskRules, x: Masked, order: float | None, dims: Sequence[int] | None, keepdim: bool, dtype: Any = None
+) -> Value:
+    return functions.vector_norm(_cast(x, dtype), 2.0 if order is None else order, dims or (), keepdim=keepdim)
+
+
+def _variance(after: Callable[[Tensor], Tensor] | None = None) -> Callable[..., Value]:
+    """Rules of var and std, whose schemas name the correction or whether there is one."""
+
+    def rule(rules: MaskRules, x: Masked, *options: Any) -> Value:
+        given = [*options] if len(options) == 3 else [None, *options, False]
+        dims, correction, keepdim = given
+        correction = 1 if correction is None else float(correction)
+        found = functions.variance(x, _listed(dims), correction, keepdim=bool(keepdim), rules=rules)
+        return found if after is None else functions.onto(found, after)
+
+    return rule
+
+
+def _with_mean(spread: Callable[..., Value]) -> Callable[..., tuple[Value, Value]]:
+    def rule(rules: MaskRules, x: Masked, *options: Any) -> tuple[Value, Value]:
+        dims, keepdim = (options[0], options[2]) if len(options) == 3 else (None, False)
+        return spread(rules, x, *options), _mean(rules, x, _listed(dims), bool(keepdim), None)
+
+    return rule
+
+
+def _listed(dims: int | Sequence[int] | None) -> Sequence[int]:
+    return [dims] if isinstance(dims, int) else dims or ()
+
+
+def _logsumexp(_: MaskRules, x: Masked, dims: Sequence[int], keepdim: bool) -> Value:
+    return functions.over_channels(x, dims, lambda data: data.logsumexp(dims, keepdim=keepdim), keepdim=keepdim)
+
+
+def _glu(_: MaskRules, x: Masked, dim: int) -> Value:
+    functions.per_pixel(x, (dim,), "a gate")
+    return functions.pointwise(lambda data: torch.nn.functional.glu(data, dim), x)
+
+
+def _rrelu(_: MaskRules, x: Masked, low: float, high: float, training: bool, __: Any) -> Value:
+    if training:
+        raise RefusedError("it is random", "put the module in eval mode")
+    return functions.pointwise(lambda data: torch.nn.functional.rrelu(data, low, high), x)
+
+
+def _einsum(_: MaskRules, equation: str, operands: Sequence[Value], __: Any) -> Value:
+    return functions.einsum(equation, operands)
+
+
+def _rms_norm(_: MaskRules, x: Masked, shape: Sequence[int], weight: Any, eps: float | None) -> Value:
+    epsilon = torch.finfo(x.data.dtype).eps if eps is None else eps
+    return functions.rms_norm(x, range(x.data.ndim - len(shape), x.data.ndim), weight, epsilon)
+
+
 def _extreme(reduce: Callable[..., Value]) -> Callable[..., Value]:
     return lambda _, x, dims, keepdim: reduce(x, dims or (), keepdim=keepdim)
 
@@ -194,48 +220,11 @@ def _prelu(_: MaskRules, x: Masked, weight: Tensor) -> Value:
     return functions.pointwise(lambda data: torch.prelu(data, weight), x)
 
 
-def _cat(rules: MaskRules, operands: Sequence[Value], dim: int) -> Value:
-    return functions.concat(operands, dim, rules)
-
-
 def _linear(_: MaskRules, x: Masked, weight: Tensor, bias: Tensor | None) -> Value:
+    if not isinstance(x, Masked) or isinstance(weight, Masked) or isinstance(bias, Masked):
+        raise RefusedError("one of its parameters is masked")
     product = functions.matmul(x, weight.T)
     return product if bias is None else functions.pointwise(lambda data: data + bias, product)
-
-
-def _flatten(_: MaskRules, x: Masked, start: int, end: int) -> Value:
-    start, end = start % x.data.ndim, end % x.data.ndim
-    return layout.reshape(x, (*x.data.shape[:start], -1, *x.data.shape[end + 1 :]))
-
-
-def _spliced(x: Masked, dim: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    return (*x.data.shape[:dim], *sizes, *x.data.shape[dim + 1 :])
-
-
-def _transpose(_: MaskRules, x: Masked, first: int, second: int) -> Value:
-    order = list(range(x.data.ndim))
-    order[first], order[second] = order[second], order[first]
-    return layout.transpose(x, order)
-
-
-def _squeeze(_: MaskRules, x: Masked, dims: int | Sequence[int] | None = None) -> Value:
-    if dims is None:
-        raise RefusedError("without axes it drops the batch axis when the batch is 1", "name the axes")
-    return layout.squeeze(x, [dims] if isinstance(dims, int) else dims)
-
-
-def _pad(_: MaskRules, x: Masked, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
-    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
-    pads = [(0, 0)] * (x.data.ndim - len(pairs)) + pairs[::-1]
-    if mode == "constant":
-        return layout.pad_constant(x, pads, float(value or 0))
-    if mode not in ("reflect", "replicate"):
-        raise RefusedError(f"padding by {mode} has no masked meaning")
-    return layout.pad_mirror(x, pads, "reflect" if mode == "reflect" else "replicate")
-
-
-def _constant_pad_nd(rules: MaskRules, x: Masked, pad: Sequence[int], value: float) -> Value:
-    return _pad(rules, x, pad, "constant", value)
 
 
 def _dropout(_: MaskRules, x: Masked, __: float, train: bool) -> Value:
@@ -244,60 +233,50 @@ def _dropout(_: MaskRules, x: Masked, __: float, train: bool) -> Value:
     return x
 
 
-def _copy(_: MaskRules, x: Masked, *__: Any) -> Value:
-    return replace(x)
-
-
-def _reshape(_: MaskRules, x: Masked, shape: Sequence[int]) -> Value:
-    return layout.reshape(x, shape)
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
+    **LAYOUT,
     "_assert_tensor_metadata": lambda *_: None,
     "_log_softmax": _softmax(torch.log_softmax),
     "_softmax": _softmax(torch.softmax),
     "adaptive_avg_pool2d": lambda rules, x, size: windows.adaptive_average(x, _pair(size), rules),
     "adaptive_max_pool2d": lambda _, x, size: (windows.adaptive_max(x, _pair(size)), None),
-    "alias": lambda _, x: x,
+    "alpha_dropout": _dropout,
     "amax": _extreme(functions.reduce_max),
     "amin": _extreme(functions.reduce_min),
     "avg_pool2d": _avg_pool2d,
+    "avg_pool3d": _avg_pool3d,
     "batch_norm": _batch_norm,
-    "cat": _cat,
-    "clone": _copy,
-    "constant_pad_nd": _constant_pad_nd,
-    "contiguous": _copy,
     "conv2d": _conv2d,
-    "detach": lambda _, x: x.holding(x.data.detach()),
     "dropout": _dropout,
+    "einsum": _einsum,
+    "feature_alpha_dropout": _dropout,
     "feature_dropout": _dropout,
-    "flatten": _flatten,
+    "glu": _glu,
     "group_norm": _group_norm,
-    "index_select": lambda _, x, dim, index: layout.take(x, index, dim),
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
+    "linalg_vector_norm": _norm,
     "linear": _linear,
     "log_softmax": _softmax(torch.log_softmax),
-    "matmul": lambda _, x, weight: functions.matmul(x, weight),
+    "logsumexp": _logsumexp,
+    "matmul": lambda _, x, y: functions.matmul(x, y),
     "max.dim": _extreme_dim(functions.reduce_max),
     "max_pool2d": _max_pool2d,
+    "max_pool2d_with_indices": lambda rules, *arguments: (_max_pool2d(rules, *arguments), None),
     "mean": _mean,
     "mean.default": lambda rules, x, dtype: _mean(rules, x, None, False, dtype),
     "min.dim": _extreme_dim(functions.reduce_min),
-    "pad": _pad,
-    "permute": lambda _, x, dims: layout.transpose(x, dims),
+    "norm.ScalarOpt_dim": lambda rules, x, order, dims, keepdim: _norm(rules, x, order, dims, keepdim),
     "prelu": _prelu,
-    "reshape": _reshape,
-    "select": lambda _, x, dim, index: layout.take(x, torch.tensor(index, device=x.data.device), dim),
+    "rms_norm": _rms_norm,
+    "rrelu": _rrelu,
     "softmax": _softmax(torch.softmax),
-    "squeeze": _squeeze,
+    "std": _variance(torch.sqrt),
+    "std_mean": _with_mean(_variance(torch.sqrt)),
     "sum": _sum,
     "sum.default": lambda rules, x, dtype: _sum(rules, x, None, False, dtype),
-    "sym_size": lambda _, x, dim: x.shape[dim],
-    "transpose": _transpose,
-    "unflatten": lambda _, x, dim, sizes: layout.reshape(x, _spliced(x, dim % x.data.ndim, sizes)),
-    "unsqueeze": lambda _, x, dim: layout.unsqueeze(x, (dim,)),
-    "view": _reshape,
+    "var": _variance(),
+    "var_mean": _with_mean(_variance()),
 }
 
 
@@ -319,18 +298,22 @@ def masked_call(target: Any, rules: MaskRules, arguments: Sequence[Any], masked:
         raise RefusedError("a constant Pad that no convolution or pool has read reaches it")
     qualified = f"{name}.{overload}"
     plain: Any = getattr(getattr(torch.ops.aten, name, None), overload, None)
-    if qualified in JOINS or name in JOINS:
-        operands, rest = arguments[:2], _rest(target, arguments, 2)
-        removed = JOINS[qualified if qualified in JOINS else name]
-        return functions.combine(lambda a, b: plain(a, b, *rest[0], **rest[1]), operands, removed)
+    if name in SHAPED_LIKE:
+        return target(*[value.data if isinstance(value, Masked) else value for value in arguments])
     rule = OPERATORS.get(qualified) or OPERATORS.get(name)
     if rule:
         return rule(rules, *arguments)
+    if qualified in JOINS or (name in JOINS and name not in POINTWISE):
+        removed = JOINS[qualified if qualified in JOINS else name][: len(arguments)]
+        operands, rest = arguments[: len(removed)], _rest(target, arguments, len(removed))
+        return functions.combine(lambda *data: plain(*data, *rest[0], **rest[1]), operands, removed)
     if name in POINTWISE:
         if len(masked) > 1 or not isinstance(arguments[0], Masked):
             raise RefusedError("one of its parameters is masked")
         rest = _rest(target, arguments, 1)
         return functions.pointwise(lambda x: plain(x, *rest[0], **rest[1]), arguments[0], POINTWISE[name])
+    if name in refusals.ATEN:
+        raise RefusedError(refusals.ATEN[name], "use a network without it")
     raise RefusedError("masking has no rule for it")
 
 

@@ -101,19 +101,48 @@ def per_pixel(x: Masked, dims: Sequence[int], what: str) -> tuple[int, ...]:
     return positive
 
 
-def matmul(x: Value, weight: Value) -> Masked:
-    """Product with a plain matrix over the last axis, which must not be space: the op at every pixel.
+def matmul(x: Value, y: Value) -> Masked:
+    """Product of a masked activation with a plain matrix, over an axis that is not space: the op at every pixel.
 
     Args:
-        x: `[N, …, K]`, masked.
-        weight: plain `[K, M]`.
+        x: masked `[N, …, K]`, or the plain matrix `[M, K]`.
+        y: the plain matrix `[K, M]`, or masked `[N, …, K, P]`.
     """
-    if not isinstance(x, Masked):
-        raise RefusedError("the right operand is masked")
-    if isinstance(weight, Masked) or weight.ndim != 2:
-        raise RefusedError("the right operand is not a plain matrix, so pixels would be mixed")
-    per_pixel(x, [-1], "a product")
-    return pointwise(lambda data: data @ weight, x)
+    if isinstance(x, Masked) and isinstance(y, Masked):
+        raise RefusedError("it is a product of two activations, which mixes pixels, as attention does")
+    masked, matrix = (x, y) if isinstance(x, Masked) else (y, x)
+    assert isinstance(masked, Masked)
+    assert isinstance(matrix, Tensor)
+    if matrix.ndim != 2:
+        raise RefusedError("one operand is not a plain matrix, so pixels would be mixed")
+    per_pixel(masked, [-1 if masked is x else -2], "a product")
+    return pointwise((lambda data: data @ matrix) if masked is x else (lambda data: matrix @ data), masked)
+
+
+def einsum(equation: str, operands: Sequence[Value]) -> Masked:
+    """Product of one masked activation with plain operands that keeps its batch and its space.
+
+    Args:
+        equation: without an ellipsis, such as `"nchw,kc->nkhw"`.
+        operands: one of them masked.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    labels = left.split(",")
+    masked = [value for value in operands if isinstance(value, Masked)]
+    if len(masked) != 1:
+        raise RefusedError("it is a product of two activations, which mixes pixels, as attention does")
+    if not arrow or "." in equation or len(labels) != len(operands):
+        raise RefusedError(f"the equation {equation!r} does not name every axis of the operands and the result")
+    (x,) = masked
+    own = next(label for label, value in zip(labels, operands, strict=True) if value is x)
+    space = [own[axis] for axis in x.axes]
+    if not right.startswith(own[0]) or any(label not in right for label in space) or len(set(own)) != len(own):
+        raise RefusedError(f"the product {equation!r} is over space or over the batch")
+    data = torch.einsum(equation, *[value.data if isinstance(value, Masked) else value for value in operands])
+    order = [own.index(label) for label in right if label in (own[0], *space)]
+    kept = x.mask.permute(*order, *[axis for axis in range(x.mask.ndim) if axis not in order])
+    kept = kept.reshape([n if label in (own[0], *space) else 1 for label, n in zip(right, data.shape, strict=True)])
+    return Masked(data, kept, tuple(axis for axis, label in enumerate(right) if label in space))
 
 
 def reduce_mean(x: Masked, dims: Sequence[int], *, keepdim: bool, rules: MaskRules) -> Value:
@@ -157,6 +186,11 @@ def reduce_min(x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
     return lowest.holding(-lowest.data) if isinstance(lowest, Masked) else -lowest
 
 
+def over_channels(x: Masked, dims: Sequence[int], function: Callable[[Tensor], Tensor], *, keepdim: bool) -> Value:
+    """A reduction of axes that are neither space nor the batch: the op at every pixel."""
+    return _reduced(x, function(x.data), per_pixel(x, dims, "a reduction that is not defined"), keepdim)
+
+
 def _reducible(x: Masked, dims: Sequence[int]) -> tuple[int, ...]:
     positive = tuple(dim % x.data.ndim for dim in dims)
     if not positive or 0 in positive:
@@ -185,13 +219,70 @@ def standardise(x: Masked, dims: Sequence[int], epsilon: float) -> Tensor:
     Returns:
         The shape and dtype of `x`.
     """
-    over_space = bool(set(dims) & set(x.axes))
-    counted = x.mask if over_space else torch.ones_like(x.mask)
-    data, dims = wide(x.data), tuple(dims)
+    counted, dims = _counted(x, dims), tuple(dims)
+    data = wide(x.data)
     count = counted.expand(data.shape).sum(dims, keepdim=True).clamp(min=1)
     centred = data - torch.where(counted, data, 0).sum(dims, keepdim=True) / count
     variance = torch.where(counted, centred, 0).square().sum(dims, keepdim=True) / count
     return (centred * torch.rsqrt(variance + epsilon)).to(x.data.dtype)
+
+
+def _counted(x: Masked, dims: Sequence[int]) -> Tensor:
+    """What statistics over `dims` count: the kept positions if space is among them, else every one."""
+    return x.mask if set(dims) & set(x.axes) else torch.ones_like(x.mask)
+
+
+def variance(x: Masked, dims: Sequence[int], correction: float, *, keepdim: bool, rules: MaskRules) -> Value:
+    """Mean of the squared deviations from the mean, both by `reduce_mean`, times N / (N − correction).
+
+    N is the number of positions that the operator itself averages over: like the area of an average pool, its
+    own factor is not changed by the mask. An exporter writes a variance as these two means, so they follow
+    the same rule.
+    """
+    positive = _reducible(x, dims)
+    mean = reduce_mean(x, positive, keepdim=True, rules=rules)
+    centred = combine(torch.sub, [x, mean.data if isinstance(mean, Masked) else mean])
+    squares = reduce_mean(centred.holding(centred.data.square()), positive, keepdim=keepdim, rules=rules)
+    count = math.prod(x.data.shape[dim] for dim in positive)
+    factor = count / (count - correction) if count > correction else math.nan
+    return onto(squares, lambda data: data * factor)
+
+
+def onto(value: Value, function: Callable[[Tensor], Tensor]) -> Value:
+    """A function of every element of a value that may be plain by now."""
+    return value.holding(function(value.data)) if isinstance(value, Masked) else function(value)
+
+
+def vector_norm(x: Masked, order: float, dims: Sequence[int], *, keepdim: bool) -> Value:
+    """The norm of order 1, 2 or infinity over kept, not rescaled; 0 if none."""
+    if order == math.inf:
+        return reduce_max(x.holding(x.data.abs()), dims, keepdim=keepdim)
+    if order == 1:
+        return reduce_sum(x.holding(x.data.abs()), dims, keepdim=keepdim)
+    if order != 2:
+        raise RefusedError(f"the norm of order {order:g} has no masked meaning")
+    return onto(reduce_sum(x.holding(x.data.square()), dims, keepdim=keepdim), torch.sqrt)
+
+
+def rms_norm(x: Masked, dims: Sequence[int], weight: Tensor | None, epsilon: float) -> Masked:
+    """Root mean square normalisation, x / sqrt(mean(x²) + epsilon) over trailing `dims`.
+
+    The mean is per pixel over channels alone, over kept with space among them.
+
+    Args:
+        x: any layout.
+        dims: trailing axes, counted from 0.
+        weight: of the extents of `dims`; None is 1.
+        epsilon: added to the mean square.
+    """
+    if 0 in dims:
+        raise RefusedError("it normalises over the batch")
+    counted, dims = _counted(x, dims), tuple(dims)
+    data = wide(x.data)
+    count = counted.expand(data.shape).sum(dims, keepdim=True).clamp(min=1)
+    square = torch.where(counted, data, 0).square().sum(dims, keepdim=True) / count
+    data = (data * torch.rsqrt(square + epsilon)).to(x.data.dtype)
+    return x.holding(data if weight is None else data * weight)
 
 
 def group_norm(

@@ -5,6 +5,7 @@ Every function raises RefusedError where masking is not defined. The batch is ax
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmonnx.masking import MaskRules, Window
 from lmonnx.reference.activation import Border, Masked, RefusedError, Value
+from lmonnx.reference.windows import covers, neighbour_pad
+
+Blocks = list[tuple[list[int], list[int]]]
 
 
 def transpose(x: Masked, order: Sequence[int]) -> Masked:
@@ -23,7 +28,8 @@ def transpose(x: Masked, order: Sequence[int]) -> Masked:
     if order[0] != 0:
         raise RefusedError("it moves the batch axis")
     axes = tuple(sorted(order.index(axis) for axis in x.axes))
-    return Masked(x.data.permute(order), x.mask.permute(order), axes)
+    tiles = x.tiles and tuple((order.index(block), order.index(inside)) for block, inside in x.tiles)
+    return Masked(x.data.permute(order), x.mask.permute(order), axes, tiles=tiles)
 
 
 def squeeze(x: Masked, dims: Sequence[int]) -> Value:
@@ -52,22 +58,83 @@ def unsqueeze(x: Masked, dims: Sequence[int]) -> Masked:
 
 
 def take(x: Masked, indices: Tensor, dim: int) -> Masked:
-    """The entries `indices` along an axis that is neither space nor the batch; one entry alone drops the axis."""
+    """The entries `indices` along an axis that is neither space nor the batch.
+
+    Args:
+        x: any layout.
+        indices: integers, negative ones count from the end; their axes replace `dim`, and a scalar drops it.
+        dim: the axis.
+    """
     dim %= x.data.ndim
     if dim in (0, *x.axes):
         raise RefusedError("it takes single positions of the batch or of space")
-    if indices.ndim > 1:
-        raise RefusedError(f"its indices have {indices.ndim} axes")
-    count = x.data.shape[dim]
-    places = torch.where(indices < 0, indices + count, indices).to(torch.int64).reshape(-1)
-    taken = x.holding(x.data.index_select(dim, places))
-    if indices.ndim == 1:
-        return taken
-    axes = tuple(axis - (axis > dim) for axis in x.axes)
-    return Masked(taken.data.squeeze(dim), taken.mask.squeeze(dim), axes)
+    if indices.dtype == torch.bool or indices.is_floating_point():
+        raise RefusedError("it selects by a condition")
+    places = torch.where(indices < 0, indices + x.data.shape[dim], indices).to(torch.int64)
+    data = x.data.index_select(dim, places.reshape(-1))
+    data = data.reshape((*data.shape[:dim], *places.shape, *data.shape[dim + 1 :]))
+    mask = x.mask.squeeze(dim)
+    for _ in range(places.ndim):
+        mask = mask.unsqueeze(dim)
+    return Masked(data, mask, tuple(axis + (places.ndim - 1) * (axis > dim) for axis in x.axes))
 
 
-def reshape(x: Masked, shape: Sequence[int]) -> Value:
+def crop(x: Masked, dim: int, positions: range) -> Masked:
+    """The slice `positions` of an axis; over space the mask follows. The batch has no slice but the whole."""
+    dim %= x.data.ndim
+    if positions == range(x.data.shape[dim]):
+        return x
+    if dim == 0:
+        raise RefusedError("it slices the batch")
+    places = torch.tensor(list(positions), dtype=torch.int64, device=x.data.device)
+    mask = x.mask.index_select(dim, places) if dim in x.axes else x.mask
+    return Masked(x.data.index_select(dim, places), mask, x.axes)
+
+
+def split(x: Masked, sizes: Sequence[int], dim: int) -> tuple[Masked, ...]:
+    """Consecutive slices of the extents `sizes` along an axis; over space the mask follows."""
+    ends = itertools.accumulate(sizes)
+    return tuple(crop(x, dim, range(end - size, end)) for size, end in zip(sizes, ends, strict=True))
+
+
+def roll(x: Masked, shifts: Sequence[int], dims: Sequence[int]) -> Masked:
+    """A circular shift along axes, which is two slices joined the other way round; the mask follows."""
+    positive = [dim % x.data.ndim for dim in dims]
+    if len(shifts) != len(positive) or not positive or 0 in positive:
+        raise RefusedError("it shifts the batch")
+    mask = x.mask
+    for shift, dim in zip(shifts, positive, strict=True):
+        mask = mask.roll(shift, dim) if dim in x.axes else mask
+    return Masked(x.data.roll(tuple(shifts), tuple(positive)), mask, x.axes)
+
+
+def expand(x: Masked, shape: Sequence[int]) -> Masked:
+    """Axes of extent 1 grow to `shape`, where −1 and 1 leave an axis as it is; over space the mask follows."""
+    extents = _aligned(x, shape, "broadcast")
+    extents = [old if new in (-1, 1) else new for old, new in zip(x.data.shape, extents, strict=True)]
+    if extents[0] != x.data.shape[0]:
+        raise RefusedError("it repeats the batch")
+    mask = x.mask.expand([n if axis in {0, *x.axes} else 1 for axis, n in enumerate(extents)])
+    return Masked(x.data.expand(extents), mask, x.axes)
+
+
+def tile(x: Masked, repeats: Sequence[int]) -> Masked:
+    """The data `repeats` times along each axis, one after the other; over space the mask follows."""
+    times = _aligned(x, repeats, "repeated")
+    if times[0] != 1:
+        raise RefusedError("it repeats the batch")
+    mask = x.mask.repeat([n if axis in x.axes else 1 for axis, n in enumerate(times)])
+    return Masked(x.data.repeat(times), mask, x.axes)
+
+
+def _aligned(x: Masked, extents: Sequence[int], what: str) -> list[int]:
+    """`extents` with 1 for the axes before them."""
+    if len(extents) > x.data.ndim:
+        raise RefusedError(f"it is {what} to {len(extents)} axes, so that none of its own stays in place")
+    return [1] * (x.data.ndim - len(extents)) + list(extents)
+
+
+def reshape(x: Masked, shape: Sequence[int], rules: MaskRules) -> Value:
     """Reshape to `shape`, of which one extent may be −1.
 
     1. To a vector `[N, K]`: removed pixels are 0 and the result is plain.
@@ -75,6 +142,8 @@ def reshape(x: Masked, shape: Sequence[int]) -> Value:
     3. Where no space is left (it had extent 1), as 1.
     4. `[N, C, *space]` to `[N, groups, K]`, each group's channels with space, is space too; a reshape back to
        the same shape restores the map.
+    5. Space that was cut into blocks, what is inside them merged into channels: a SpaceToDepth, for which
+       `rules` say how neighbours are padded.
 
     Anything else is refused.
     """
@@ -86,21 +155,57 @@ def reshape(x: Masked, shape: Sequence[int]) -> Value:
         return x.zeroed().reshape(resolved)
     if x.unfolded and tuple(resolved) == x.unfolded.data.shape:
         return x.unfolded.holding(x.data.reshape(resolved))
-    axes: list[int] = []
-    for old, new in _blocks(x.data.shape, resolved):
-        if not set(old) & set(x.axes):
-            continue
-        if any(axis not in x.axes and x.data.shape[axis] != 1 for axis in old):
-            if len(resolved) == 3 and x.axes == tuple(range(2, x.data.ndim)):
-                return _fold(x, resolved)
-            if sum(extent != 1 for extent in resolved[1:]) == 1:
-                return x.zeroed().reshape(resolved)
-            raise RefusedError(f"it merges space with channels, {tuple(x.data.shape)} to {tuple(resolved)}")
-        axes += [axis for axis in new if resolved[axis] != 1] or new[-1:]
+    blocks = _blocks(x.data.shape, resolved)
+    for old, _ in blocks:
+        if set(old) & set(x.axes) and any(axis not in x.axes and x.data.shape[axis] != 1 for axis in old):
+            return _merge(x, resolved, blocks, rules)
+    axes = _new_axes(resolved, blocks, x.axes)
     if not axes:
         return x.zeroed().reshape(resolved)
+    tiles = tuple((new[0], new[1]) for old, new in blocks if len(new) == 2 and old[0] in x.axes and len(old) == 1)
     extents = [extent if axis in {0, *axes} else 1 for axis, extent in enumerate(resolved)]
-    return Masked(x.data.reshape(resolved), x.mask.reshape(extents), tuple(axes))
+    cut = tiles if len(tiles) == len(x.axes) == 2 else None
+    return Masked(x.data.reshape(resolved), x.mask.reshape(extents), axes, tiles=cut)
+
+
+def _new_axes(shape: Sequence[int], blocks: Blocks, axes: Sequence[int]) -> tuple[int, ...]:
+    """Which axes of `shape` the old `axes` became, without those of extent 1 that a split leaves."""
+    moved = [new for old, new in blocks if set(old) & set(axes)]
+    return tuple(axis for new in moved for axis in [axis for axis in new if shape[axis] != 1] or new[-1:])
+
+
+def _merge(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) -> Value:
+    """A reshape that merges space with other axes, the cases 3 to 5 of `reshape`."""
+    counting = {block for block, _ in x.tiles or ()}
+    if counting and all(set(old) <= counting or not set(old) & counting for old, _ in blocks):
+        return _space_to_depth(x, shape, blocks, rules)
+    if len(shape) == 3 and x.axes == tuple(range(2, x.data.ndim)):
+        return _fold(x, shape)
+    if sum(extent != 1 for extent in shape[1:]) == 1:
+        return x.zeroed().reshape(tuple(shape))
+    raise RefusedError(f"it merges space with channels, {tuple(x.data.shape)} to {tuple(shape)}")
+
+
+def _space_to_depth(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) -> Masked:
+    """SpaceToDepth(b): a window of b pixels and stride b neighbour-pads the map, then it is rearranged.
+
+    `x` is the map cut into blocks, in any order of axes: the map is put together again, padded, and cut as it
+    was. A block is kept where it covers a kept pixel.
+    """
+    tiles = x.tiles or ()
+    inside = [axis for pair in tiles for axis in pair]
+    order = [0, *[axis for axis in range(1, x.data.ndim) if axis not in inside], *inside]
+    side = tuple(x.data.shape[axis] for _, axis in tiles)
+    cut, size = x.data.permute(order), [x.data.shape[block] * b for (block, _), b in zip(tiles, side, strict=True)]
+    mask = x.mask.permute(order).reshape(x.data.shape[0], 1, *size)
+    whole = Masked(cut.reshape(x.data.shape[0], -1, *size), mask, (2, 3))
+    window = Window(side, side, (1, 1), ((0, 0), (0, 0)))
+    back = [order.index(axis) for axis in range(x.data.ndim)]
+    data = neighbour_pad(whole, window, rules).reshape(cut.shape).permute(back).reshape(tuple(shape))
+    axes = _new_axes(shape, blocks, [block for block, _ in tiles])
+    kept, turned = covers(mask, window), tiles[0][0] > tiles[1][0]
+    kept = kept.transpose(2, 3) if turned else kept
+    return Masked(data, kept.reshape([n if axis in {0, *axes} else 1 for axis, n in enumerate(shape)]), axes)
 
 
 def _fold(x: Masked, shape: Sequence[int]) -> Masked:
@@ -112,7 +217,7 @@ def _fold(x: Masked, shape: Sequence[int]) -> Masked:
     return Masked(x.data.reshape(tuple(shape)), mask, (2,), unfolded=x)
 
 
-def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def _blocks(old: Sequence[int], new: Sequence[int]) -> Blocks:
     """Pairs the axes of two shapes of one size into the smallest consecutive blocks of equal extents.
 
     Trailing axes of extent 1 that find no partner form no block.
@@ -131,19 +236,27 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def pad_constant(x: Masked, pads: Sequence[tuple[int, int]], value: float) -> Masked:
-    """Constant padding over space: a border that stays pending until a window reads it.
+    """Constant padding: over space a border that stays pending until a window reads it, over channels at once.
 
     Args:
         x: any layout; a border that is pending already must have the same constant.
         pads: before and after, one pair for each axis of `x`.
         value: the constant.
     """
-    _only_space(x, pads)
-    old = x.border or Border(tuple((0, 0) for _ in x.axes), value)
+    if any(pads[0]):
+        raise RefusedError("it pads the batch")
+    if any(extent < 0 for pair in pads for extent in pair):
+        raise RefusedError("a negative padding crops the map")
+    flat = [0 if axis in x.axes else extent for axis, pair in reversed([*enumerate(pads)]) for extent in pair]
     if not any(map(any, pads)):
         return x
+    old = x.border or Border(tuple((0, 0) for _ in x.axes), value)
     if old.value != value:
         raise RefusedError(f"a Pad with {value:g} follows a Pad with {old.value:g} that no window has read")
+    if any(flat):
+        x = replace(x, data=F.pad(x.data, flat, value=value), unfolded=None, tiles=None)
+    if not any(any(pads[axis]) for axis in x.axes):
+        return x
     new = tuple((a + pads[axis][0], b + pads[axis][1]) for axis, (a, b) in zip(x.axes, old.pads, strict=True))
     return replace(x, border=Border(new, value))
 

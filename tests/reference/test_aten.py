@@ -210,11 +210,11 @@ def in_place_under_a_view(x: Tensor) -> Tensor:
 
 
 REFUSED = {
-    "transposed convolution": (lambda x: F.conv_transpose2d(x, torch.ones(3, 2, 2, 2).to(x)), "no rule"),
+    "transposed convolution": (lambda x: F.conv_transpose2d(x, torch.ones(3, 2, 2, 2).to(x)), "transposed"),
     "softmax over space": (lambda x: torch.softmax(x, 3), "softmax over space"),
-    "cumulative sum": (lambda x: torch.cumsum(x, 3), "no rule"),
+    "cumulative sum": (lambda x: torch.cumsum(x, 3), "along an axis"),
     "product over space": (lambda x: x @ torch.ones(SIZE[1], 2).to(x), "a product over space"),
-    "product of two maps": (lambda x: x.transpose(2, 3) @ x, "not a plain matrix"),
+    "product of two maps": (lambda x: x.transpose(2, 3) @ x, "two activations"),
     "reduction over all": (lambda x: x.mean(), "reduces the batch"),
     "moved batch": (lambda x: x.transpose(0, 1), "moves the batch"),
     "merged batch": (lambda x: x.flatten(0, 1), "merges or splits the batch"),
@@ -223,7 +223,7 @@ REFUSED = {
     "pending pad": (lambda x: torch.relu(F.pad(x, (1, 1))), "constant Pad"),
     "pending output": (lambda x: F.pad(x, (1, 1)), "constant Pad"),
     "two constants": (lambda x: F.max_pool2d(F.pad(F.pad(x, (1, 1)), (1, 1), value=1.0), 2), "follows a Pad"),
-    "pad of channels": (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1)), "other axes"),
+    "pad of the batch": (lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)), "pads the batch"),
     "circular pad": (lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), "circular"),
     "window without two axes": (lambda x: F.conv2d(x.transpose(1, 2), torch.ones(1, SIZE[0], 1, 1).to(x)), "window"),
     "raised rank": (lambda x: x + torch.zeros(2, 1, 1, 1, 1).to(x), "broadcast"),

@@ -1,0 +1,250 @@
+"""ATen operators that move pixels about, cut, join or resize maps.
+
+A function takes the rules and the operator's arguments in the order of its schema, defaults filled in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmonnx.masking import MaskRules
+from lmonnx.reference import functions, layout, resample
+from lmonnx.reference.activation import Masked, RefusedError, Value
+
+
+def _slice(_: MaskRules, x: Masked, dim: int, start: int | None, end: int | None, step: int) -> Value:
+    return layout.crop(x, dim, range(x.data.shape[dim])[slice(start, end, step)])
+
+
+def _narrow(_: MaskRules, x: Masked, dim: int, start: int, length: int) -> Value:
+    start %= x.data.shape[dim]
+    return layout.crop(x, dim, range(start, start + length))
+
+
+def _sizes(extent: int, part: int) -> list[int]:
+    """Extents of the parts of `part` positions that `extent` positions make, the last of what is left."""
+    return [min(part, extent - start) for start in range(0, extent, part)]
+
+
+def _split(_: MaskRules, x: Masked, sizes: int | Sequence[int], dim: int) -> tuple[Value, ...]:
+    return layout.split(x, _sizes(x.data.shape[dim], sizes) if isinstance(sizes, int) else sizes, dim)
+
+
+def _chunk(rules: MaskRules, x: Masked, chunks: int, dim: int) -> tuple[Value, ...]:
+    return _split(rules, x, -(-x.data.shape[dim] // chunks), dim)
+
+
+def _tensor_split(_: MaskRules, x: Masked, sections: int | Sequence[int], dim: int) -> tuple[Value, ...]:
+    extent = x.data.shape[dim]
+    if isinstance(sections, int):
+        sizes = [extent // sections + (index < extent % sections) for index in range(sections)]
+    else:
+        places = [0, *sections, extent]
+        sizes = [after - before for before, after in itertools.pairwise(places)]
+    return layout.split(x, sizes, dim)
+
+
+def _select(_: MaskRules, x: Masked, dim: int, index: int) -> Value:
+    return layout.take(x, torch.tensor(index, device=x.data.device), dim)
+
+
+def _unbind(rules: MaskRules, x: Masked, dim: int) -> tuple[Value, ...]:
+    return tuple(_select(rules, x, dim, index) for index in range(x.data.shape[dim]))
+
+
+def _index(_: MaskRules, x: Masked, indices: Sequence[Tensor | None]) -> Value:
+    given = [(dim, places) for dim, places in enumerate(indices) if places is not None]
+    if len(given) != 1:
+        raise RefusedError("it takes single positions along several axes")
+    ((dim, places),) = given
+    return layout.take(x, places, dim)
+
+
+def _stack(rules: MaskRules, operands: Sequence[Value], dim: int) -> Value:
+    """A concatenation along a new axis, by the rule of Concat."""
+    rank = next(value.data.ndim for value in operands if isinstance(value, Masked)) + 1
+    dim %= rank
+    grown = [layout.unsqueeze(x, (dim,)) if isinstance(x, Masked) else x.unsqueeze(dim) for x in operands]
+    return functions.concat(grown, dim, rules)
+
+
+def _repeat_interleave(_: MaskRules, x: Masked, repeats: int, dim: int | None, __: int | None) -> Value:
+    if dim is None:
+        raise RefusedError("it repeats the batch")
+    places = [place for place in range(x.data.shape[dim]) for _ in range(repeats)]
+    if dim % x.data.ndim in x.axes:
+        return resample.nearest(x, {dim % x.data.ndim: places})
+    return layout.take(x, torch.tensor(places, device=x.data.device), dim)
+
+
+def _flip(_: MaskRules, x: Masked, dims: Sequence[int]) -> Value:
+    for dim in dims:
+        x = layout.crop(x, dim, range(x.data.shape[dim])[::-1])
+    return x
+
+
+def _roll(_: MaskRules, x: Masked, shifts: Sequence[int], dims: Sequence[int]) -> Value:
+    return layout.roll(x, shifts, dims)
+
+
+def _flatten(rules: MaskRules, x: Masked, start: int, end: int) -> Value:
+    start, end = start % x.data.ndim, end % x.data.ndim
+    return layout.reshape(x, (*x.data.shape[:start], -1, *x.data.shape[end + 1 :]), rules)
+
+
+def _unflatten(rules: MaskRules, x: Masked, dim: int, sizes: Sequence[int]) -> Value:
+    dim %= x.data.ndim
+    return layout.reshape(x, (*x.data.shape[:dim], *sizes, *x.data.shape[dim + 1 :]), rules)
+
+
+def _transpose(_: MaskRules, x: Masked, first: int, second: int) -> Value:
+    order = list(range(x.data.ndim))
+    order[first], order[second] = order[second], order[first]
+    return layout.transpose(x, order)
+
+
+def _movedim(_: MaskRules, x: Masked, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
+    numbered = torch.empty(range(1, x.data.ndim + 1), device="meta")  # axis i has the extent i + 1
+    return layout.transpose(x, [extent - 1 for extent in torch.movedim(numbered, source, destination).shape])
+
+
+def _squeeze(_: MaskRules, x: Masked, dims: int | Sequence[int] | None = None) -> Value:
+    if dims is None:
+        raise RefusedError("without axes it drops the batch axis when the batch is 1", "name the axes")
+    return layout.squeeze(x, [dims] if isinstance(dims, int) else dims)
+
+
+def _pad(_: MaskRules, x: Masked, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
+    pads = [(0, 0)] * (x.data.ndim - len(pairs)) + pairs[::-1]
+    if mode == "constant":
+        return layout.pad_constant(x, pads, float(value or 0))
+    if mode not in ("reflect", "replicate"):
+        raise RefusedError(f"padding by {mode} has no masked meaning")
+    return layout.pad_mirror(x, pads, "reflect" if mode == "reflect" else "replicate")
+
+
+def _mirror(mode: str) -> Callable[..., Value]:
+    return lambda rules, x, pad: _pad(rules, x, pad, mode)
+
+
+def _pixel_unshuffle(rules: MaskRules, x: Masked, factor: int) -> Value:
+    """SpaceToDepth, whose channels are those of the map, then the row and the column inside a block."""
+    if x.data.ndim != 4 or x.axes != (2, 3):
+        raise RefusedError("it rearranges [N, C, H, W]")
+    n, c, h, w = x.data.shape
+    cut = layout.reshape(x, (n, c, h // factor, factor, w // factor, factor), rules)
+    assert isinstance(cut, Masked)
+    return layout.reshape(layout.transpose(cut, (0, 1, 3, 5, 2, 4)), (n, -1, h // factor, w // factor), rules)
+
+
+def _channel_shuffle(_: MaskRules, x: Masked, groups: int) -> Value:
+    if 1 in x.axes:
+        raise RefusedError("its channels are not axis 1")
+    return functions.pointwise(lambda data: F.channel_shuffle(data, groups), x)
+
+
+def _resize(mode: str, rounding: str = "") -> Callable[..., Value]:
+    """upsample_nearest2d, _upsample_nearest_exact2d and upsample_bilinear2d, in both forms of their schemas.
+
+    Args:
+        mode: how coordinates are made where corners are not aligned, a name of ONNX.
+        rounding: how the nearest pixel is chosen; linear if empty.
+    """
+
+    def rule(_: MaskRules, x: Masked, size: Sequence[int] | None, *options: Any) -> Value:
+        if x.data.ndim != 4 or x.axes != (2, 3):
+            raise RefusedError("it resizes [N, C, H, W]")
+        align, scales = (False, options) if rounding else (bool(options[0]), options[1:])
+        factors = list((scales[0] or (None, None)) if len(scales) == 1 else scales)
+        places = {}
+        for axis, factor in zip(x.axes, factors, strict=True):
+            extent = x.data.shape[axis]
+            count = size[axis - 2] if size else math.floor(extent * factor)
+            scale = resample.ratio(extent, count, factor)
+            places[axis] = resample.coordinates(extent, count, scale, "align_corners" if align else mode)
+        if not rounding:
+            return resample.linear(x, {a: resample.linear_weights(p, x.data.shape[a]) for a, p in places.items()})
+        return resample.nearest(
+            x, {a: resample.nearest_indices(p, x.data.shape[a], rounding) for a, p in places.items()}
+        )
+
+    return rule
+
+
+def _copy(_: MaskRules, x: Masked, *__: Any) -> Value:
+    return replace(x)
+
+
+def _reshape(rules: MaskRules, x: Masked, shape: Sequence[int]) -> Value:
+    return layout.reshape(x, shape, rules)
+
+
+def _like(function: Callable[[Masked, Sequence[int]], Value]) -> Callable[..., Value]:
+    """An operator that takes the shape from another value."""
+    return lambda _, x, other: function(x, other.shape)
+
+
+LAYOUT: dict[str, Callable[..., Any]] = {
+    "_unsafe_view": _reshape,
+    "_upsample_nearest_exact2d": _resize("half_pixel", "round_prefer_ceil"),
+    "adjoint": lambda rules, x: _transpose(rules, x, -2, -1),
+    "alias": lambda _, x: x,
+    "cat": lambda rules, operands, dim: functions.concat(operands, dim, rules),
+    "channel_shuffle": _channel_shuffle,
+    "chunk": _chunk,
+    "clone": _copy,
+    "concat": lambda rules, operands, dim: functions.concat(operands, dim, rules),
+    "concatenate": lambda rules, operands, dim: functions.concat(operands, dim, rules),
+    "constant_pad_nd": lambda rules, x, pad, value: _pad(rules, x, pad, "constant", value),
+    "contiguous": _copy,
+    "detach": lambda _, x: x.holding(x.data.detach()),
+    "expand": lambda _, x, shape, __: layout.expand(x, shape),
+    "expand_as": _like(layout.expand),
+    "flatten": _flatten,
+    "flip": _flip,
+    "index": _index,
+    "index_select": lambda _, x, dim, index: layout.take(x, index, dim),
+    "mT": lambda rules, x: _transpose(rules, x, -2, -1),
+    "movedim": _movedim,
+    "moveaxis": _movedim,
+    "narrow": _narrow,
+    "pad": _pad,
+    "permute": lambda _, x, dims: layout.transpose(x, dims),
+    "pixel_unshuffle": _pixel_unshuffle,
+    "reflection_pad2d": _mirror("reflect"),
+    "repeat": lambda _, x, repeats: layout.tile(x, repeats),
+    "repeat_interleave": _repeat_interleave,
+    "replication_pad2d": _mirror("replicate"),
+    "reshape": _reshape,
+    "roll": _roll,
+    "select": _select,
+    "slice": _slice,
+    "split": _split,
+    "split_with_sizes": _split,
+    "squeeze": _squeeze,
+    "stack": _stack,
+    "swapaxes": _transpose,
+    "swapdims": _transpose,
+    "sym_size": lambda _, x, dim: x.shape[dim],
+    "tensor_split": _tensor_split,
+    "tile": lambda _, x, repeats: layout.tile(x, repeats),
+    "transpose": _transpose,
+    "unbind": _unbind,
+    "unflatten": _unflatten,
+    "unsafe_chunk": _chunk,
+    "unsafe_split": _split,
+    "unsafe_split_with_sizes": _split,
+    "unsqueeze": lambda _, x, dim: layout.unsqueeze(x, (dim,)),
+    "upsample_bilinear2d": _resize("half_pixel"),
+    "upsample_nearest2d": _resize("asymmetric", "floor"),
+    "view": _reshape,
+}
