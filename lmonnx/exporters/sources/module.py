@@ -22,6 +22,8 @@ from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import Preprocessing
 
 DEFAULT_SIZE = (224, 224)
+#: Numbers of channels that an image may have: grey, with an alpha, RGB, RGB with an alpha or near infrared.
+CHANNELS = (1, 2, 3, 4)
 
 
 def from_module(
@@ -32,7 +34,9 @@ def from_module(
     labels: tuple[str, ...] | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Network:
-    """A module in evaluation mode that takes one image [N, 3, H, W] of float32.
+    """A module in evaluation mode that takes one image [N, C, H, W] of float32.
+
+    C is what its first convolution reads, if that is a number of channels that images have, and 3 otherwise.
 
     Args:
         module: the network, with its weights; it is not changed.
@@ -68,7 +72,7 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
     Raises:
         SourceError: if PyTorch's exporter cannot follow the module.
     """
-    example = torch.zeros(2, 3, *size)
+    example = torch.zeros(2, channels_of(module), *size)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -87,6 +91,12 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
         ) from error
     assert program is not None
     return program.model
+
+
+def channels_of(module: torch.nn.Module) -> int:
+    """Number of channels of a module's image: what its first convolution reads; 3 where that reads no image."""
+    first = next((part for part in module.modules() if isinstance(part, torch.nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in CHANNELS else 3
 
 
 def weights_hash(module: torch.nn.Module) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 from lmonnx.errors import WeightsError
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
-from lmonnx.exporters.sources.torchvision import seed_of, seeded
+from lmonnx.exporters.sources.seeds import seed_of, seeded
 from lmonnx.runtime.preprocessing import Preprocessing
 
 #: Trained plainly, and with random parts of the pictures painted grey.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import importlib
 import io
-import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,15 +13,11 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-import numpy as np
-import numpy.typing as npt
-
 from lmonnx.errors import SourceError, WeightsError
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
+from lmonnx.exporters.sources.seeds import seed_of, seeded
 from lmonnx.runtime.preprocessing import Preprocessing
-
-_DRAWS = 2**20  # at once, because a matrix of a classifier may have 10^8 weights
 
 
 def import_torchvision() -> ModuleType:
@@ -91,65 +85,6 @@ def from_torchvision(
     )
 
 
-def seeded(module: Any, seed: int) -> Any:
-    """Fills ``module`` with random weights under which it behaves like a trained network; returns it.
-
-    Weights are uniform with variance 2 / fan-in (He et al., ICCV 2015), scales of norms uniform in 0.5 … 1.5, biases
-    uniform with deviation 0.1; the last matrix, the classifier, is five times smaller, so that probabilities are not
-    saturated. The running statistics of batch norms are those of random images, as they would be after training, so
-    that activations keep their scale in a network of any depth.
-
-    The bits are the same on every machine. A draw is a random integer times one number, rounded once. Statistics are
-    computed in float64 and rounded to bfloat16: another order of sums moves one by 2e-13 of that rounding's step, and
-    any of the 83,648 of DenseNet-121 to another number with a chance of 2e-7 (measured).
-    """
-    import torch
-
-    bits = np.random.PCG64(seed)
-    state = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
-    classifier = [name for name, tensor in state.items() if tensor.ndim == 2][-1:]
-    for name, tensor in state.items():
-        if name.endswith(("running_mean", "running_var")):
-            continue
-        if tensor.ndim == 1 and name.endswith("weight"):
-            values = 1 + 0.5 * _uniform(bits, tensor.shape)
-        elif tensor.ndim < 2:
-            values = 0.1 * math.sqrt(3) * _uniform(bits, tensor.shape)
-        else:
-            smaller = 0.2 if name in classifier else 1.0
-            values = smaller * math.sqrt(6 / tensor[0].numel()) * _uniform(bits, tensor.shape)
-        tensor.copy_(torch.from_numpy(values))
-    norms = [name for name, part in module.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    twin = copy.deepcopy(module).double().eval()
-    for name in norms:
-        norm = twin.get_submodule(name).train()
-        norm.reset_running_stats()
-        norm.momentum = None  # the average over all batches, of which there is one
-    if norms:
-        with torch.no_grad():
-            twin(torch.from_numpy(math.sqrt(3) * _uniform(bits, (4, 3, 128, 128))))
-    for name in norms:
-        for statistic in ("running_mean", "running_var"):
-            value = getattr(twin.get_submodule(name), statistic)
-            getattr(module.get_submodule(name), statistic).copy_(value.to(torch.bfloat16))
-    return module
-
-
-def _uniform(bits: np.random.PCG64, shape: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Odd multiples of 2^-24 in −1 … 1, float64 of ``shape``, exact on every machine.
-
-    From the stream of integers that numpy promises not to change; distributions such as the normal go through
-    logarithms, which differ in the last bit between processors and versions.
-    """
-    values = np.empty(math.prod(shape))
-    for start in range(0, values.size, _DRAWS):
-        part = values[start : start + _DRAWS]
-        part[:] = bits.random_raw(part.size) >> 40
-    values *= 2.0**-23
-    values += 2.0**-24 - 1
-    return values.reshape(shape)
-
-
 def _chosen(name: str, weights: str, choices: Any) -> Any:
     """The entry of torchvision's enumeration, or None for seeded weights."""
     if weights.startswith("seed:"):
@@ -162,18 +97,6 @@ def _chosen(name: str, weights: str, choices: Any) -> Any:
         return choices[member]
     allowed = ", ".join(["default", *(choice.name for choice in choices), "seed:N"])
     raise WeightsError(f"{name} has no weights {weights!r}; choose one of {allowed}")
-
-
-def seed_of(weights: str) -> int:
-    """The N of ``"seed:N"``.
-
-    Raises:
-        WeightsError: if it is not a whole number in 0 … 2^63 − 1.
-    """
-    number = weights.removeprefix("seed:")
-    if not number.isdecimal() or int(number) >= 2**63:
-        raise WeightsError(f"weights {weights!r} do not end in a whole number below 2^63; write seed:0")
-    return int(number)
 
 
 def _downloaded(name: str, preset: Any) -> Any:
