@@ -18,18 +18,34 @@ from lmonnx.errors import OptionError, PublishError
 from lmonnx.exporters.sources.network import Network
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.contract import Contract
+from lmonnx.runtime.form import Form
 
 #: What takes part in an export, besides Python.
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "torch", "torchvision")
-#: Bytes that protobuf can hold in one message.
-PROTOBUF_LIMIT = 2**31 - 1
+#: Bytes of weights up to which a file holds them itself: protobuf's 2**31 − 1, less what the nodes take.
+LARGEST = 2_000_000_000
 
 
-def contract_of(network: Network, model: ir.Model, rules: MaskRules, verified: dict[str, object]) -> Contract:
+def contract_of(
+    network: Network,
+    model: ir.Model,
+    rules: MaskRules,
+    verified: dict[str, object],
+    form: Form | None = None,
+    data: str | None = None,
+) -> Contract:
     """What the file will say about itself.
 
+    Args:
+        network: where it comes from.
+        model: the graph as it will be written.
+        rules: the mask rules that it was lowered with.
+        verified: what the proof found, ``{"passed": None}`` before it.
+        form: of its inputs and outputs; the default if None.
+        data: name of the file beside it that holds the weights; None if it holds them itself.
+
     Raises:
-        OptionError: if the labels are not as many as the classes, or the preprocessing is for other channels.
+        OptionError: if the labels are not as many as the classes.
     """
     shape = model.graph.outputs[0].shape
     classes = shape[-1] if shape else None
@@ -38,12 +54,14 @@ def contract_of(network: Network, model: ir.Model, rules: MaskRules, verified: d
     return Contract(
         version=lmonnx.__version__,
         outputs={str(value.name): kind_of(value) for value in model.graph.outputs},
-        preprocessing=network.preprocessing and network.preprocessing.for_channels(network.channels),
+        preprocessing=network.preprocessing,
         labels=network.labels,
         rules={"average": rules.average, "concat": rules.concat},
         source={**network.origin, "layout": network.layout},
         verified=verified,
         versions={name: version for name in PACKAGES if (version := _version(name))},
+        form=form or Form(),
+        data=data,
     )
 
 
@@ -66,7 +84,8 @@ def kind_of(output: ir.Value) -> str:
 def publication(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to whose file moves to ``path`` if all inside goes well, and vanishes otherwise.
 
-    The temporary folder is beside the destination, so that the move cannot stop half-way.
+    The temporary folder is beside the destination, so that the move cannot stop half-way. A file of weights beside
+    the file moves along, see :func:`data_of`.
 
     Raises:
         PublishError: if the destination cannot be written.
@@ -80,43 +99,91 @@ def publication(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield folder / path.name
         try:
-            os.replace(folder / path.name, path)
+            _move(folder, path)
         except OSError as error:
             raise PublishError(f"cannot write {path}: {error.strerror}; choose another destination") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def data_of(model: ir.Model, path: pathlib.Path) -> str | None:
+    """Name of the file beside ``path`` for weights that are too large for one file; None if they are not."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    return f"{path.name}.data" if size > LARGEST else None
+
+
+def _move(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """The weights, if they are in a file beside the model, then the model.
+
+    No model ever stands beside weights that are not its own: earlier files are put aside first, and back if a move
+    fails.
+    """
+    data = path.with_name(f"{path.name}.data")
+    if not (folder / data.name).exists():
+        os.replace(folder / path.name, path)
+        return
+    aside = {there: folder / f"earlier {i}" for i, there in enumerate((path, data)) if there.exists()}
+    done: list[pathlib.Path] = []
+    try:
+        for there, earlier in aside.items():
+            os.replace(there, earlier)
+            done.append(there)
+        for there in (data, path):
+            os.replace(folder / there.name, there)
+    except OSError:
+        if set(done) == set(aside):  # the new ones are not complete
+            data.unlink(missing_ok=True)
+        for there in reversed(done):
+            os.replace(aside[there], there)
+        raise
+
+
 def write(model: ir.Model, contract: Contract, path: pathlib.Path) -> None:
     """Writes the model with its metadata, and checks what was written.
 
     Raises:
-        PublishError: if it cannot be written, or is larger than one file can be.
+        PublishError: if it cannot be written.
     """
     model.metadata_props.clear()
     model.metadata_props.update(contract.to_props())
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if size > PROTOBUF_LIMIT:
-        raise PublishError(f"the weights take {size / 1e9:.1f} GB and an .onnx file holds 2 GB at most")
     try:
-        ir.save(model, path)
+        ir.save(model, path, external_data=contract.data)
     except OSError as error:
         raise PublishError(f"cannot write {path}: {error.strerror}; choose another destination") from error
-    check(onnx.load(path, load_external_data=False))
+    check(path, contract.form, model.opset_imports[""])
 
 
-def check(proto: onnx.ModelProto) -> None:
+def stamp(contract: Contract, path: pathlib.Path) -> None:
+    """Writes other metadata into a file; weights in a file beside it are not read.
+
+    Raises:
+        PublishError: if it cannot be written.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(proto, contract.to_props())
+    try:
+        onnx.save(proto, path)
+    except OSError as error:
+        raise PublishError(f"cannot write {path}: {error.strerror}; choose another destination") from error
+
+
+def check(path: pathlib.Path, form: Form, opset: int) -> None:
     """The contract's promises that can be read off the file.
 
-    Standard operators only, one opset, and nothing but the first node, a Where, reads the image.
+    Standard operators only, one opset, and nothing but a Where with the mask reads the image.
     """
-    onnx.checker.check_model(proto)
-    domains = {opset.domain for opset in proto.opset_import} | {node.domain for node in proto.graph.node}
+    onnx.checker.check_model(os.fspath(path))
+    proto = onnx.load(path, load_external_data=False)
+    domains = {entry.domain for entry in proto.opset_import} | {node.domain for node in proto.graph.node}
     assert domains == {""}, f"operators of the domains {domains}"
-    readers = [node for node in proto.graph.node if "image" in node.input]
-    assert readers == [proto.graph.node[0]], "the image is read by more than the first node"
-    assert readers[0].op_type == "Where"
+    assert [entry.version for entry in proto.opset_import] == [opset]
+    nodes = {name: node for node in proto.graph.node for name in node.output}
+    (reader,) = [node for node in proto.graph.node if "image" in node.input]
+    kept = reader.input[0] if form.layout == "NCHW" else nodes[reader.input[0]].input[0]
+    assert (reader.op_type, kept, reader.input[1]) == ("Where", "mask", "image")
     assert [value.name for value in proto.graph.input] == ["image", "mask"]
+    batches = {value.type.tensor_type.shape.dim[0].dim_value for value in proto.graph.input}
+    assert batches == {form.batch or 0}
 
 
 def _version(package: str) -> str | None:

@@ -11,13 +11,16 @@ import onnx_ir.passes.common as passes
 import torch
 
 from lmonnx.errors import OptionError, VerificationError
+from lmonnx.exporters.forms import require_pixels, written
 from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.normalise import normalise
-from lmonnx.exporters.package import contract_of, publication, write
+from lmonnx.exporters.opsets import require_opset
+from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
 from lmonnx.exporters.proof import Verification, prove
 from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.trace import trace
 from lmonnx.masking import MaskRules
+from lmonnx.runtime.form import Form, ImageKind
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
@@ -43,23 +46,37 @@ def export(
     path: str | os.PathLike[str],
     *,
     weights: str = "default",
+    classes: int | None = None,
     size: int | tuple[int, int] | None = None,
     rules: MaskRules | None = None,
     verify: bool = True,
     preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
+    image_input: str | None = None,
+    batch: int | None = None,
+    image: ImageKind = "float32",
+    softmax: bool = False,
+    opset: int | None = None,
 ) -> Export:
     """Writes a network as a graph with a second input, ``mask``, that computes as if removed pixels were not there.
 
     Args:
-        source: a classifier's name in torchvision, an ``.onnx`` file, or a module in evaluation mode.
+        source: a network by name, an ``.onnx`` file, or a module in evaluation mode; see
+            :func:`lmonnx.exporters.sources.resolve`, which takes ``weights``, ``classes`` and ``image_input`` too.
         path: the file to write. It appears whole, or not at all.
-        weights: for names: ``"default"``, the name of one of torchvision's weights, or ``"seed:N"``.
+        weights: for names: ``"default"``, the name of weights, ``"seed:N"``, or a file.
+        classes: for names: the number of classes, if the weights are for another than the default.
         size: height and width of the image in pixels, or one number for both; the source's own by default.
         rules: the mask rules; the defaults if None.
         verify: run the proof, and publish only if it holds. Without it the metadata says so.
         preprocessing: how photographs become images, for modules and files; names bring their own.
         labels: class names, for modules and files.
+        image_input: which input of an ``.onnx`` file is the image, if it has several.
+        batch: rows of both inputs and of the outputs in every run of the graph; any number if None.
+        image: ``"uint8"`` makes the graph take pixels, 0 … 255 in RGB or grey, ``[images, H, W, C]``, and normalise
+            them itself as the preprocessing says.
+        softmax: put a softmax behind the outputs, which have to hold logits.
+        opset: of the graph, 13 to 26; 18 if None, or the source's own if that is newer.
 
     Raises:
         SourceError: if the network cannot be had.
@@ -68,17 +85,32 @@ def export(
         PublishError: if the destination cannot be written.
         OptionError: if an option has a value that is not allowed.
     """
-    rules = rules or MaskRules()
+    rules, form = rules or MaskRules(), Form(image=image, batch=batch, softmax=softmax)
+    if opset is not None:
+        require_opset(opset)
     destination = pathlib.Path(path)
     if isinstance(source, (str, os.PathLike)) and destination.exists() and destination == pathlib.Path(source):
         raise OptionError(f"{path} is the source; write the graph to another file")
     sides = _sides(size)
     with publication(destination) as temporary:
-        network = resolve(source, weights=weights, size=sides, preprocessing=preprocessing, labels=labels)
+        network = resolve(
+            source,
+            weights=weights,
+            size=sides,
+            preprocessing=preprocessing,
+            labels=labels,
+            **{
+                name: value for name, value in (("classes", classes), ("image_input", image_input)) if value is not None
+            },
+        )
+        prepared = network.preprocessing and network.preprocessing.for_channels(network.channels)
+        network = dataclasses.replace(network, preprocessing=prepared)
+        require_pixels(form, prepared)
         lowered = lower(normalise(network.graph, network.size, network.layout), rules, layout=network.layout)
         passes.RemoveUnusedNodesPass()(lowered.model)
-        contract = contract_of(network, lowered.model, rules, {"passed": None})
-        write(lowered.model, contract, temporary)
+        model = written(lowered.model, form, opset, prepared)
+        contract = contract_of(network, model, rules, {"passed": None}, form, data_of(model, temporary))
+        write(model, contract, temporary)
         if not verify:
             return Export(destination, None)
         verification = prove(Runner(temporary, provider="cpu"), network, rules)
@@ -88,7 +120,7 @@ def export(
                 f"graph and reference differ; nothing was published\n{verification}\n"
                 f"first node that differs: {where or 'none of those that both have'}"
             )
-        write(lowered.model, dataclasses.replace(contract, verified=verification.summary()), temporary)
+        stamp(dataclasses.replace(contract, verified=verification.summary()), temporary)
     return Export(destination, verification)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmonnx.errors import VerificationError
-from lmonnx.exporters.sources.network import Array, Network
+from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.masking import MaskRules
+from lmonnx.runtime.form import Form
+from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
 #: A float32 graph may be off the float64 reference by this many times what the float32 reference is, …
@@ -19,6 +21,8 @@ SLACK = 4.0
 FLOOR = 2e-5
 #: … and never by more than this. All three relative to how the reference's output varies over the suite.
 CEILING = 1e-2
+#: The same for networks that compute in less than float32, whose rounding is coarser than many a fault's effect.
+CEILINGS = {"float32": CEILING, "float16": 5e-2, "int8": 2e-1}
 #: Probabilities below this are not told apart; float32 holds them to 1e-38.
 LEAST = 1e-30
 ROWS_AT_ONCE = 4
@@ -34,17 +38,20 @@ class Row:
         difference: largest difference of the graph (or of the original network) from the float64 reference, over
             all outputs, in units of how the output varies over the suite; NaN if it was not finite.
         reference: the same for the float32 reference, the largest on the image and on the images whose pixels
-            are the next larger and the next smaller float32: what rounding does to this network.
+            are the next larger and the next smaller float32: what rounding does to this network. Of a network in
+            float16 or int8 also how far the source, unmasked, is off the float64 reference on any image.
+        ceiling: a larger yardstick tells nothing.
     """
 
     name: str
     difference: float
     reference: float
+    ceiling: float = CEILING
 
     @property
     def decided(self) -> bool:
         """Whether float32 resolves this mask: otherwise the float32 reference is as far off as a fault would be."""
-        return SLACK * self.reference <= CEILING
+        return SLACK * self.reference <= self.ceiling
 
     def verdict(self, tolerance: float) -> str:
         """What the table says about the row."""
@@ -136,6 +143,42 @@ def images(count: int, channels: int, size: tuple[int, int], seed: int = 1) -> A
     return scaled
 
 
+def photographs(count: int, channels: int, size: tuple[int, int], seed: int = 1) -> Array:
+    """The same in pixels, uint8 [count, H, W, channels]: mean 127.5, two standard deviations within 0 … 255."""
+    pixels: Array = np.clip(np.round(127.5 + 63.75 * images(count, channels, size, seed)), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images of the suite.
+
+    Attributes:
+        given: as the graph takes them.
+        exact: as the network takes them, float64 [n, C, H, W].
+        single: the same in float32.
+        hidden: as the graph takes them, something else where a mask removes.
+    """
+
+    given: Array
+    exact: Array
+    single: Array
+    hidden: Array
+
+
+def inputs(
+    form: Form, preprocessing: Preprocessing | None, channels: int, size: tuple[int, int], mask: Array
+) -> Inputs:
+    """One image for each of the masks, bool [n, 1, H, W]."""
+    if form.image == "float32":
+        image = images(len(mask), channels, size)
+        return Inputs(image, image.astype(np.float64), image, np.where(mask, image, np.float32(np.nan)))
+    assert preprocessing is not None
+    pixels = photographs(len(mask), channels, size)
+    exact, single = preprocessing.scaled(pixels, np.float64), preprocessing.scaled(pixels, np.float32)
+    return Inputs(pixels, exact, single, np.where(mask.transpose(0, 2, 3, 1), pixels, 255 - pixels))
+
+
 def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """Compares an exported graph with the reference, and with the original network where nothing is removed.
 
@@ -152,31 +195,49 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """
     masks = suite(network.size)
     mask = np.stack(list(masks.values()))
-    image = images(len(masks), network.channels, network.size)
-    reference = network.reference(rules)
-    exact = _in_parts(reference, image.astype(np.float64), mask)
+    form = runner.contract.form
+    asked = inputs(form, runner.contract.preprocessing, network.channels, network.size, mask)
+    image, reference = asked.single, _answering(form, network.reference(rules))
+    exact = _in_parts(reference, asked.exact, mask)
     neighbours = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
     singles = [_in_parts(reference, near, mask) for near in neighbours]
     names, kinds = list(runner.contract.outputs), list(runner.contract.outputs.values())
-    hidden = np.where(mask, image, np.float32(np.nan))  # a removed pixel may hold anything
-    graph = _in_parts(lambda a, b: _ordered(runner.run(a, b), names), hidden, mask)
+    graph = _in_parts(lambda a, b: _ordered(runner.run(a, b), names), asked.hidden, mask)
     if [a.shape for a in graph] != [a.shape for a in exact]:
         raise VerificationError(
             f"the graph's outputs have shapes {[a.shape for a in graph]} and the reference's {[a.shape for a in exact]}"
         )
     exact, graph = _comparable(exact, kinds), _comparable(graph, kinds)
     singles = [_comparable(single, kinds) for single in singles]
-    plain = _comparable(network.plain(image[:1]), kinds)
     scales = [_variation(a) for a in exact]
     mine = _differences(graph, exact, scales)
     theirs = np.max([_differences(single, exact, scales) for single in singles], axis=0).tolist()
-    rows = [Row(name, mine[i], theirs[i]) for i, name in enumerate(masks)]
     # The law that the reference itself has to obey: an all-True mask, the first, gives the original's output.
-    original = _differences(plain, tuple(a[:1] for a in exact), scales)[0]
-    rows.append(Row("original, no mask", original, theirs[0]))
+    plain = _answering(form, lambda a, _: network.plain(a))
+    (original,) = _differences(_comparable(plain(image[:1], mask[:1]), kinds), [a[:1] for a in exact], scales)
+    if network.precision != "float32":
+        everything = np.ones_like(mask)
+        whole = _comparable(_in_parts(reference, asked.exact, everything), kinds)
+        rounding = max(_differences(_comparable(_in_parts(plain, image, everything), kinds), whole, scales))
+        theirs = [max(one, rounding) for one in theirs]
+    ceiling = CEILINGS[network.precision]
+    rows = [Row(name, mine[i], theirs[i], ceiling) for i, name in enumerate(masks)]
+    rows.append(Row("original, no mask", original, theirs[0], ceiling))
     decided = [row.reference for row in rows if row.decided]
-    tolerance = min(CEILING, SLACK * max(decided, default=0.0) + FLOOR)
+    tolerance = min(ceiling, SLACK * max(decided, default=0.0) + FLOOR)
     return Verification(tuple(rows), tolerance, network.front_end)
+
+
+def _answering(form: Form, reference: Reference) -> Reference:
+    """The network with what the form puts behind its outputs."""
+    return (lambda a, b: tuple(map(_softmax, reference(a, b)))) if form.softmax else reference
+
+
+def _softmax(logits: Array) -> Array:
+    """Over the classes, [n, classes], in the precision of the logits."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def _variation(output: Array) -> float:
@@ -224,7 +285,7 @@ def _ordered(outputs: Mapping[str, Array], names: list[str]) -> tuple[Array, ...
     return tuple(outputs[name] for name in names)
 
 
-def _differences(some: tuple[Array, ...], exact: tuple[Array, ...], scales: list[float]) -> list[float]:
+def _differences(some: Sequence[Array], exact: Sequence[Array], scales: list[float]) -> list[float]:
     """For each row the largest difference over all outputs, each in units of its scale."""
     each = [
         np.abs(a.astype(np.float64) - b).reshape(len(b), -1).max(axis=1) / scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,12 +79,16 @@ def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, 
         data = made.data if isinstance(made, Masked) else made
         if data.producer() is not None and data.graph is lowered.model.graph:
             wanted[name] = (str(data.name), str(made.mask.name) if isinstance(made, Masked) else None)
-    proto = ir.to_proto(lowered.model)
     inner = sorted({name for pair in wanted.values() for name in pair if name} - {"mask"})
-    del proto.graph.output[:]
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = dict(zip(inner, session.run(inner, {"image": image, "mask": mask}), strict=True)) | {"mask": mask}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "traced.onnx"
+        ir.save(lowered.model, path, external_data="weights")  # one file would not hold those of a large network
+        proto = onnx.load(path, load_external_data=False)
+        del proto.graph.output[:]
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+        onnx.save(proto, path)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        found = dict(zip(inner, session.run(inner, {"image": image, "mask": mask}), strict=True)) | {"mask": mask}
     return {name: (found[data], None if kept is None else found[kept]) for name, (data, kept) in wanted.items()}
 
 
