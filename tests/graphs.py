@@ -24,15 +24,25 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One node. Inputs are "x" for the image, "0", "1", … for the result of a step, "" for none, or arrays."""
+    """One node.
+
+    Inputs are "x" for the image, "0", "1", … for the result of a step, "0:1" for its second one, "" for none, or
+    arrays; those of float64 take the dtype of the model.
+    """
 
     operator: str
     inputs: tuple[Any, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
+    outputs: int = 1
 
 
-def step(operator: str, *inputs: Any, **attributes: Any) -> Step:
-    return Step(operator, inputs, attributes)
+def step(operator: str, *inputs: Any, outputs: int = 1, **attributes: Any) -> Step:
+    return Step(operator, inputs, attributes, outputs)
+
+
+def _value(name: str) -> str:
+    """The name of an input that is no array."""
+    return name if name in ("x", "") else f"value{name}".removesuffix(":0")
 
 
 def build(steps: Sequence[Step], shape: Sequence[int], opset: int, dtype: Any = np.float32) -> onnx.ModelProto:
@@ -42,13 +52,14 @@ def build(steps: Sequence[Step], shape: Sequence[int], opset: int, dtype: Any = 
         names = []
         for j, value in enumerate(node.inputs):
             if isinstance(value, str):
-                names.append(value if value in ("x", "") else f"value{value}")
+                names.append(_value(value))
                 continue
             array = np.asarray(value)
-            array = array.astype(dtype) if array.dtype.kind == "f" else array
+            array = array.astype(dtype) if array.dtype == np.float64 else array
             initializers.append(onnx.numpy_helper.from_array(array, f"constant{i}_{j}"))
             names.append(f"constant{i}_{j}")
-        nodes.append(onnx.helper.make_node(node.operator, names, [f"value{i}"], f"node{i}", **node.attributes))
+        results = [_value(f"{i}:{j}") for j in range(node.outputs)]
+        nodes.append(onnx.helper.make_node(node.operator, names, results, f"node{i}", **node.attributes))
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = onnx.helper.make_graph(
         nodes,

@@ -17,8 +17,9 @@ from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rules.joins import JOINS
+from lmonnx.exporters.lowering.undefined import ATTENTION, UNDEFINED
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
-from lmonnx.exporters.ops.fill import zeroed
+from lmonnx.exporters.ops.fill import QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.masking import MaskRules
 
@@ -33,18 +34,6 @@ class Unknown:
     """Stands for what a refused node would have given, so that the nodes behind it are looked at too."""
 
 
-ATTENTION = "it compares positions with each other, as attention does"
-#: Operators that masking is not defined for, wherever they stand, and why.
-UNDEFINED = {
-    "Attention": ATTENTION,
-    "ConvTranspose": "it spreads pixels instead of gathering them, so what a removed one leaves is not defined",
-    "CumSum": "a sum along positions is not defined where some are removed",
-    "DeformConv": "where its windows read depends on the data",
-    "LpPool": "its norm over kept pixels is not defined",
-    "MaxUnpool": "it puts values back at positions that a masked pool did not keep",
-    "QLinearConv": "its integers have no place for neighbour padding; quantise with QuantizeLinear, DequantizeLinear",
-    "TopK": "an order among positions is not defined where some are removed",
-}
 #: Operators any of whose operands may be masked; of the others only the first.
 JOINING = {*JOINS, "Concat", "MatMul"}
 FOREIGN = "it belongs to the domain {!r}, and only standard operators are known"
@@ -183,8 +172,6 @@ class _Lowering:
 
     def lower(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         try:
-            if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
-                raise Refused("it has several outputs that are read, and rules make one")
             if node.op_type not in RULES:
                 raise Refused(UNDEFINED.get(node.op_type, "there is no rule for this operator"))
             masked = [i for i, x in enumerate(operands) if isinstance(x, Masked)]
@@ -192,15 +179,24 @@ class _Lowering:
                 raise Refused("one of its parameters depends on the image")
             with self.op.made_by(node.op_type, str(node.name)):
                 made = RULES[node.op_type](self.op, node, *operands)
-            self.adopt(node, node.outputs[0], made)
-        except Refused as refusal:
-            self.refuse(node, refusal)
+            results = made if isinstance(made, list) else [made]
+            if any(value.uses() or value.is_graph_output() for value in node.outputs[len(results) :]):
+                raise Refused("only its first output is defined, and another one is read")
+            for value, result in zip(node.outputs, results, strict=False):
+                self.adopt(node, value, result)
+        except (Refused, QuantisedError) as refusal:
+            self.refuse(node, refusal if isinstance(refusal, Refused) else Refused(*refusal.args))
         except UnknownShapeError as unknown:
             self.refuse(node, Refused(str(unknown), "export with a fixed size"))
 
     def adopt(self, node: ir.Node, value: ir.Value, made: Masked | ir.Value) -> None:
-        """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before."""
+        """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before.
+
+        What waits for its border is not yet what the source has under that name.
+        """
         self.values[value] = made
+        if isinstance(made, Masked) and made.border is not None:
+            return
         data = made.data if isinstance(made, Masked) else made
         producer = data.producer()
         if producer is None or data.name == self.free_name(value) or not str(data.name).startswith(f"{node.name}/"):

@@ -10,8 +10,10 @@ import onnx_ir as ir
 from lmonnx.exporters.ops.masked import Masked
 
 Operand: TypeAlias = Masked | ir.Value | None
-#: (op, node, *inputs) -> what the node's first output becomes; a plain value where the mask is consumed.
-Rule: TypeAlias = Callable[..., Masked | ir.Value]
+#: What a value of the source becomes; a plain one where the mask is consumed.
+Made: TypeAlias = Masked | ir.Value
+#: (op, node, *inputs) -> what the node's output becomes, or a list of what its outputs become.
+Rule: TypeAlias = Callable[..., Made | list[Masked]]
 
 #: A domain of our own, for operators that normalisation recognises and the rules take apart again.
 INTERNAL_DOMAIN = "lmonnx"

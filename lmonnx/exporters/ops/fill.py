@@ -13,14 +13,27 @@ from lmonnx.masking import Window
 BOX3 = Window(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
 
 
+#: The types of quantised values: their 0 is not the number 0.
+QUANTISED = {getattr(ir.DataType, name) for name in ("INT4", "UINT4", "INT8", "UINT8", "INT16", "UINT16")}
+DEQUANTISE = "put a DequantizeLinear before it and a QuantizeLinear behind it"
+
+
+class QuantisedError(ValueError):
+    """A removed pixel would have to be 0 among quantised integers; its arguments are the reason and the remedy."""
+
+
 def zeroed(op: Op, x: Masked) -> ir.Value:
     """``x.data`` with 0 at removed positions.
 
     By a product where the value is proven finite, which backends fuse; by Where otherwise, since NaN · 0 = NaN.
     """
+    assert x.data.dtype is not None
+    if x.data.dtype in QUANTISED:
+        raise QuantisedError("what a removed pixel is among its quantised integers is not defined", DEQUANTISE)
     if x.zero:
         return x.data
-    assert x.data.dtype is not None
+    if x.data.dtype == ir.DataType.BOOL:
+        return op.And(x.data, x.mask)
     if x.finite:
         return op.Mul(x.data, as_float(op, x.mask, x.data.dtype))
     return op.Where(x.mask, x.data, scalar(0, x.data))
@@ -58,4 +71,5 @@ def neighbour_pad(op: Op, x: Masked, window: Window) -> ir.Value:
 
 def lowest(dtype: ir.DataType) -> float:
     """The lowest finite number of ``dtype``."""
-    return float(np.finfo(dtype.numpy()).min)
+    info = np.iinfo(dtype.numpy()) if dtype.is_integer() else np.finfo(dtype.numpy())
+    return float(info.min)

@@ -14,9 +14,10 @@ from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import as_float
 
 
-def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float) -> ir.Value:
+def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float, *, outside: bool = False) -> ir.Value:
     """(x − mean) / sqrt(var + epsilon), the statistics over the kept positions of ``axes``, in float32 at least.
 
+    With ``outside``, (x − mean) / (sqrt(var) + epsilon).
     Two passes, biased variance, count = max(kept, 1) times the extents of the axes that are not space. All
     spatial axes must be among ``axes``.
     """
@@ -31,7 +32,9 @@ def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float) -> ir.Va
     centred = wide.but(data=op.Sub(wide.data, mean), zero=False, nonnegative=False)
     inside = zeroed(op, centred)
     variance = op.Div(op.ReduceSum(op.Mul(inside, inside), where, keepdims=1), count)
-    result = op.Div(centred.data, op.Sqrt(op.Add(variance, _number(epsilon, dtype))))
+    small = _number(epsilon, dtype)
+    deviation = op.Add(op.Sqrt(variance), small) if outside else op.Sqrt(op.Add(variance, small))
+    result = op.Div(centred.data, deviation)
     return result if dtype == x.data.dtype else op.Cast(result, to=x.data.dtype)
 
 

@@ -23,6 +23,10 @@ def _never(_: list[bool]) -> bool:
     return False
 
 
+def _both_branches(zeros: list[bool]) -> bool:
+    return all(zeros[1:])
+
+
 JOINS: dict[str, _Join] = {
     # operator: (zero where … operands are zero, nonnegative if all are, finite if all are)
     "Add": (all, True, True),
@@ -35,6 +39,11 @@ JOINS: dict[str, _Join] = {
     "PRelu": (all, True, True),
     "Sub": (all, False, True),
     "Sum": (all, True, True),
+    # of numbers that are compared, and of what a comparison says
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (_never, False, True)),
+    **dict.fromkeys(("And", "Or", "Xor"), (_never, False, True)),
+    "Mod": (_never, False, False),
+    "Where": (_both_branches, False, True),
 }
 
 
@@ -51,7 +60,7 @@ def _join(facts: _Join) -> Callable[..., Masked]:
         all_finite = finite and all(map(_finite, operands))
         return Masked(
             data,
-            _stretched(op, mask, data, axes),
+            stretched(op, mask, extents(data), axes),
             axes,
             zero=alike and all_finite and zero([isinstance(x, Masked) and x.zero for x in operands]),
             finite=all_finite,
@@ -93,9 +102,9 @@ def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
     return max((x.axes for x in masked if set(x.axes) == set(axes)), default=axes)
 
 
-def _stretched(op: Op, mask: ir.Value, data: ir.Value, axes: Sequence[int]) -> ir.Value:
-    """``mask`` with the spatial extents of ``data``, where an operand was broadcast over space."""
-    space, have = extents(data), extents(mask)
+def stretched(op: Op, mask: ir.Value, space: Sequence[int | None], axes: Sequence[int]) -> ir.Value:
+    """``mask`` with the extents ``space`` on the axes ``axes``, where a value was broadcast over them."""
+    have = extents(mask)
     if all(have[axis] == space[axis] for axis in axes):
         return mask
     full = [space[axis] or 1 if axis in axes else 1 for axis in range(len(space))]

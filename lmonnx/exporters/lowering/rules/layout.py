@@ -35,20 +35,6 @@ def permuted(op: Op, value: ir.Value, perm: Sequence[int]) -> ir.Value:
     return value if list(perm) == list(range(len(perm))) else op.Transpose(value, perm=list(perm))
 
 
-@rule("Gather")
-def gather(op: Op, node: ir.Node, x: Masked, indices: ir.Value) -> Masked:
-    """Entries along channels, at every position; one entry alone drops the axis, from the mask too."""
-    axis = int(attributes(node).get("axis", 0)) % x.rank
-    if axis in (0, *x.axes):
-        raise Refused("it takes single positions of the batch or of space")
-    if len(extents(indices)) > 1:
-        raise Refused(f"its indices have {len(extents(indices))} axes")
-    taken = unpadded(x).but(data=op.Gather(x.data, indices, axis=axis))
-    if len(extents(indices)) == 1:
-        return taken
-    return taken.but(mask=op.Squeeze(x.mask, ints([axis])), axes=x.axes_without([axis]))
-
-
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked | ir.Value:
     """Whether space survives is read off the shapes before and after.

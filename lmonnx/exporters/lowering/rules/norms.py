@@ -42,7 +42,7 @@ def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: ir.Value 
     axes = tuple(range(settings.get("axis", -1) % x.rank, x.rank))
     if not set(axes) & set(x.axes):
         data = op.call("LayerNormalization", x.data, *parameters, **settings)
-        return x.but(data=data, zero=False, nonnegative=False)
+        return x.but(data=data, zero=False, finite=x.finite and _epsilon(node) > 0, nonnegative=False)
     if 0 in axes or not set(x.axes) <= set(axes):
         raise Refused("it normalises over the batch or over a part of space")
     data = standardise(op, x, axes, _epsilon(node))
@@ -50,6 +50,44 @@ def layer_normalization(op: Op, node: ir.Node, x: Masked, *parameters: ir.Value 
         if parameter is not None:
             data = op.call(operator, data, parameter)
     return x.but(data=data, zero=False, nonnegative=False)
+
+
+@rule("RMSNormalization")
+def rms_normalization(op: Op, node: ir.Node, x: Masked, scale: ir.Value) -> Masked:
+    """Over channels: the op at every pixel."""
+    x, settings = unpadded(x), attributes(node)
+    first = settings.get("axis", -1) % x.rank
+    if first <= max(x.axes):
+        raise Refused("over space its mean square is not defined where some positions are removed")
+    data = op.call("RMSNormalization", x.data, scale, **settings)
+    return x.but(data=data, zero=False, finite=x.finite and _epsilon(node) > 0, nonnegative=False)
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance_normalization(op: Op, node: ir.Node, x: Masked) -> Masked:
+    """(x − mean) / (deviation + 1e-9): over channels at every pixel, over space with statistics over kept pixels."""
+    x = unpadded(x)
+    axes = tuple(sorted(axis % x.rank for axis in attributes(node).get("axes", (0, 2, 3))))
+    if 0 in axes:
+        raise Refused("it normalises over the batch, so a row of the result depends on other rows")
+    if not set(axes) & set(x.axes):
+        data = op.MeanVarianceNormalization(x.data, axes=list(axes))
+    elif set(x.axes) <= set(axes):
+        data = standardise(op, x, axes, 1e-9, outside=True)
+    else:
+        raise Refused("it normalises over a part of space")
+    return x.but(data=data, zero=False, finite=False, nonnegative=False)
+
+
+@rule("LRN")
+def lrn(op: Op, node: ir.Node, x: Masked) -> Masked:
+    """The quotient x / (bias + alpha / size · sum of squares of neighbouring channels) ** beta at every pixel."""
+    x, settings = unpadded(x), attributes(node)
+    if 1 in x.axes:
+        raise Refused("its windows lie on axis 1, which is space here")
+    divides = settings.get("bias", 1.0) > 0 and settings.get("alpha", 1e-4) >= 0
+    data = op.call("LRN", x.data, **settings)
+    return x.but(data=data, zero=x.zero and divides, finite=x.finite and divides, nonnegative=x.nonnegative and divides)
 
 
 def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:

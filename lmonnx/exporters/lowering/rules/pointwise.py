@@ -44,16 +44,20 @@ POINTWISE = {
     "Log": Facts(zero=False, finite=False, sign="-"),
     "Mish": Facts(zero=True, finite=True, sign="="),
     "Neg": Facts(zero=True, finite=True, sign="-"),
+    "Not": Facts(zero=False, finite=True, sign="-"),
     "Reciprocal": Facts(zero=False, finite=False, sign="="),
     "Relu": Facts(zero=True, finite=True, sign="+"),
     "Round": Facts(zero=True, finite=True, sign="="),
     "Selu": Facts(zero=True, finite=True, sign="="),
+    "Shrink": Facts(zero=False, finite=True, sign="-"),
     "Sigmoid": Facts(zero=False, finite=True, sign="+"),
     "Sign": Facts(zero=True, finite=True, sign="="),
     "Softplus": Facts(zero=False, finite=True, sign="+"),
     "Softsign": Facts(zero=True, finite=True, sign="="),
     "Sqrt": Facts(zero=True, finite=False, sign="="),
+    "Swish": Facts(zero=True, finite=True, sign="="),
     "Tanh": Facts(zero=True, finite=True, sign="="),
+    "ThresholdedRelu": Facts(zero=True, finite=True, sign="="),
 }
 
 
@@ -97,7 +101,11 @@ def cast(op: Op, node: ir.Node, x: Masked) -> Masked:
     data = op.call("Cast", unpadded(x).data, **attributes(node))
     assert x.data.dtype is not None
     assert data.dtype is not None
-    return x.but(data=data, finite=x.finite and data.dtype.itemsize >= x.data.dtype.itemsize)
+    return x.but(
+        data=data,
+        finite=x.finite and data.dtype.itemsize >= x.data.dtype.itemsize,
+        nonnegative=x.nonnegative and data.dtype.is_floating_point(),  # an integer may wrap around
+    )
 
 
 @rule("BatchNormalization")
@@ -121,15 +129,16 @@ def shape(op: Op, node: ir.Node, x: Masked) -> ir.Value:
     return op.Shape(unpadded(x).data, **attributes(node))
 
 
-@rule("Softmax", "LogSoftmax")
+@rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(op: Op, node: ir.Node, x: Masked) -> Masked:
     """Over channels: the op at every pixel."""
     settings: dict[str, Any] = attributes(node)
     if settings.get("axis", -1) % x.rank in (0, *x.axes):
         raise Refused("a softmax over space compares positions with each other, as attention does")
+    positive = node.op_type != "LogSoftmax"
     return x.but(
         data=op.call(node.op_type, unpadded(x).data, **settings),
         zero=False,
-        finite=x.finite and node.op_type == "Softmax",
-        nonnegative=node.op_type == "Softmax",
+        finite=x.finite and positive,
+        nonnegative=positive,
     )

@@ -16,7 +16,15 @@ from lmonnx.exporters.ops.pools import any_kept, extreme_over_kept, mean_over_ke
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
-@rule("ReduceMean", "ReduceMax", "ReduceMin", *SUMS)
+#: Reductions that are defined at one pixel alone: which of them are 0 there, finite there, at least 0 there if x is.
+PER_PIXEL = {
+    "ReduceLogSum": (False, False, False),
+    "ReduceLogSumExp": (False, True, False),
+    "ReduceProd": (True, True, True),
+}
+
+
+@rule("ReduceMean", "ReduceMax", "ReduceMin", *SUMS, *PER_PIXEL)
 def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | ir.Value:
     """Over all space the mask is consumed; along one axis of it, kept where anything is; over channels it stays."""
     x = unpadded(x)
@@ -31,6 +39,8 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
         raise Refused("it reduces the batch, so a row of the result depends on other rows")
     if not spatial:
         return _per_pixel(op, node, x, over, keepdims)
+    if node.op_type in PER_PIXEL:
+        raise Refused("over space it is not defined where some positions are removed", "reduce channels alone, or sum")
     data = _over_kept(op, node.op_type, x, over, spatial, keepdims)
     rest = tuple(axis for axis in x.axes if axis not in over)
     if not rest:
@@ -54,9 +64,12 @@ def _over_kept(
 
 def _per_pixel(op: Op, node: ir.Node, x: Masked, over: Sequence[int], keepdims: int) -> Masked:
     """The op at every pixel; the mask loses the axes that the data loses."""
+    zero, finite, nonnegative = PER_PIXEL.get(node.op_type, (True, True, True))
     facts = x.but(
         data=op.call(node.op_type, x.data, ints(over), keepdims=keepdims),
-        nonnegative=x.nonnegative or node.op_type in SUMS[1:],
+        zero=x.zero and zero,
+        finite=x.finite and finite,
+        nonnegative=(x.nonnegative and nonnegative) or node.op_type in SUMS[1:],
     )
     if keepdims:
         return facts

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, extents
+from lmonnx.exporters.ops.builder import Op, extents, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers
@@ -43,6 +43,11 @@ def window_of(x: Masked, kernel: tuple[int, ...], settings: dict[str, Any]) -> W
     )
 
 
+def block(size: int) -> Window:
+    """A window of ``size`` × ``size`` pixels that tile the map."""
+    return Window(kernel=(size, size), strides=(size, size), dilations=(1, 1), pads=((0, 0), (0, 0)))
+
+
 @rule("Conv")
 def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> Masked:
     """Convolution of the neighbour-padded input; kept where the window saw a kept pixel.
@@ -63,8 +68,10 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
 
 @rule("MaxPool", "AveragePool")
 def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
-    """Over kept pixels; a window as large as the map is a global pool."""
+    """Over kept pixels; a window as large as the map is a global pool, one over channels alone the op."""
     settings = attributes(node)
+    if _over_channels(x, settings):
+        return unpadded(x).but(data=op.call(node.op_type, x.data, **settings))
     window = window_of(x, settings["kernel_shape"], settings)
     if window.kernel == x.space and x.border is None and not any(map(any, window.pads)):
         return _global(op, x, "ReduceMax" if node.op_type == "MaxPool" else "ReduceMean")
@@ -75,9 +82,20 @@ def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
     return average_pool(op, x, window, settings)
 
 
+def _over_channels(x: Masked, settings: dict[str, Any]) -> bool:
+    """Whether a pool leaves space alone, as that of a LocalResponseNorm over [N, 1, C, H, W]."""
+    pads, kernel = settings["pads"], settings["kernel_shape"]
+    half = len(kernel)
+    windows = zip(kernel, settings["strides"], pads[:half], pads[half:], strict=True)
+    by_axis = dict(enumerate(windows, start=2))
+    return x.axes != tuple(by_axis) and min(x.axes) > 2 and all(by_axis[axis] == (1, 1, 0, 0) for axis in x.axes)
+
+
 @rule("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(op: Op, node: ir.Node, x: Masked) -> ir.Value:
     """Over kept pixels; the mask is consumed."""
+    if x.axes != tuple(range(2, x.rank)):
+        raise Refused("a global pool needs the layout [N, C, …space]")
     return _global(op, unpadded(x), "ReduceMax" if node.op_type == "GlobalMaxPool" else "ReduceMean")
 
 
@@ -93,8 +111,8 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
     which = list(range(x.rank)) if axes is None else [int(a) % x.rank for a in constant(axes, "axes")]
     amounts = constant(pads, "pads").tolist()
     amount_of = dict(zip(which, zip(amounts[: len(which)], amounts[len(which) :], strict=True), strict=True))
-    if any(any(amount) for axis, amount in amount_of.items() if axis not in x.axes):
-        raise Refused("padding of channels or of the batch is not defined")
+    if any(amount_of.get(0, ())):
+        raise Refused("it pads the batch")
     if any(n < 0 for amount in amount_of.values() for n in amount):
         raise Refused("a Pad that cuts pixels off is not defined", "cut with Slice")
     mode = attributes(node).get("mode", "constant")
@@ -103,10 +121,27 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
         number = 0.0 if value is None else float(constant(value, "the padding value").reshape(-1)[0])
         if x.border is not None and x.border.value != number:
             raise Refused("two constant Pads with different values follow each other")
-        return x.but(border=Border(around(x.border, space), number))
+        x = _wider(op, x, {axis: amount for axis, amount in amount_of.items() if axis not in x.axes}, number)
+        return x.but(border=Border(around(x.border, space), number)) if any(map(any, space)) else x
     if mode not in ("reflect", "edge"):
         raise Refused(f"Pad mode {mode!r} is not defined")
     x = unpadded(x)
-    full = np.array([amount_of.get(a, (0, 0))[side] for side in (0, 1) for a in range(x.rank)], np.int64)
-    grown = op.Greater(op.Pad(as_float(op, x.mask), full, mode=mode), op.number(0.5))
-    return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)
+    over_space = {axis: amount for axis, amount in amount_of.items() if axis in x.axes}
+    grown = op.Greater(op.Pad(as_float(op, x.mask), _pads(x.rank, over_space), mode=mode), op.number(0.5))
+    return x.but(data=op.Pad(x.data, _pads(x.rank, amount_of), mode=mode), mask=grown)
+
+
+def _pads(rank: int, amount_of: dict[int, tuple[int, int]]) -> np.ndarray:
+    return np.array([amount_of.get(axis, (0, 0))[side] for side in (0, 1) for axis in range(rank)], np.int64)
+
+
+def _wider(op: Op, x: Masked, amount_of: dict[int, tuple[int, int]], value: float) -> Masked:
+    """``x`` with channels of a constant before and after its own, the same at every position."""
+    if not any(map(any, amount_of.values())):
+        return x
+    return x.but(
+        data=op.Pad(x.data, _pads(x.rank, amount_of), scalar(value, x.data), mode="constant"),
+        zero=x.zero and value == 0,
+        finite=x.finite and bool(np.isfinite(value)),
+        nonnegative=x.nonnegative and value >= 0,
+    )

@@ -1,0 +1,40 @@
+"""Operators that masking is not defined for, wherever they stand, and why."""
+
+from __future__ import annotations
+
+ATTENTION = "it compares positions with each other, as attention does"
+_INTEGERS = "its integers have no place for neighbour padding; quantise with QuantizeLinear, DequantizeLinear"
+_RECURRENT = "its state runs along positions, and what it is behind a removed one is not defined"
+_BRANCHES = "control flow is not followed, and which way it goes may depend on removed pixels; export without it"
+_BOXES = "where it reads depends on boxes, and what a removed pixel in one is worth is not defined"
+
+UNDEFINED = {
+    "Attention": ATTENTION,
+    "AffineGrid": "where its grid is sampled depends on the data",
+    "ConvInteger": _INTEGERS,
+    "ConvTranspose": "it spreads pixels instead of gathering them, so what a removed one leaves is not defined",
+    "CumSum": "a sum along positions is not defined where some are removed",
+    "DeformConv": "where its windows read depends on the data",
+    "DepthToSpace": "it spreads a pixel over several, of which none is known to be removed",
+    "DynamicQuantizeLinear": "its scale follows from all values, those of removed pixels too; quantise statically",
+    "Einsum": "which of its axes are space is not followed; write it as MatMul",
+    "GRU": _RECURRENT,
+    "GatherND": "it takes single positions of space",
+    "GlobalLpPool": "its norm over kept pixels is not defined",
+    "GridSample": "where it reads depends on the data",
+    "If": _BRANCHES,
+    "LSTM": _RECURRENT,
+    "Loop": _BRANCHES,
+    "LpPool": "its norm over kept pixels is not defined",
+    "MatMulInteger": _INTEGERS,
+    "MaxRoiPool": _BOXES,
+    "MaxUnpool": "it puts values back at positions that a masked pool did not keep",
+    "NonMaxSuppression": "it compares boxes with each other, and a removed pixel is in none",
+    "NonZero": "how many numbers it gives depends on removed pixels",
+    "QLinearConv": _INTEGERS,
+    "QLinearMatMul": _INTEGERS,
+    "RNN": _RECURRENT,
+    "RoiAlign": _BOXES,
+    "Scan": _BRANCHES,
+    "TopK": "an order among positions is not defined where some are removed",
+}

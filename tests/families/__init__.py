@@ -1,0 +1,1 @@
+"""The cases of tests/cases.py, a module a family."""
