@@ -14,15 +14,19 @@ import click
 
 import lmonnx
 from lmonnx.errors import LmonnxError, MissingExtraError, OptionError
-from lmonnx.masking import MaskRules
+from lmonnx.masking import PRESETS, MaskRules
 from lmonnx.runtime import Box, Prediction
 from lmonnx.runtime.description import Description, describe
+from lmonnx.runtime.form import ImageKind
 from lmonnx.runtime.preprocessing import ChannelOrder, Interpolation, Preprocessing, short_side
+from lmonnx.support import supported
 
 if TYPE_CHECKING:
     from lmonnx.exporters import Inspection
 
 FILE = click.Path(path_type=pathlib.Path)
+#: The options of export that say how photographs become images.
+DESCRIBES = ("crop", "interpolation", "mean", "std", "scale", "channel_order")
 
 
 class _Numbers(click.ParamType[Any]):
@@ -74,11 +78,23 @@ def main() -> None:
 @main.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=FILE, help="File to write.")
-@click.option("--weights", default="default", help="For names: default, one of torchvision's, or seed:N.")
+@click.option("--weights", default="default", help="default, one by name, seed:N, or a checkpoint: .pth, .safetensors.")
+@click.option("--num-classes", "classes", type=click.IntRange(1), help="Classes of a network by name, not pretrained.")
 @click.option(
     "--size", type=_Numbers(int, 1, 2, repeated=True), help="Height and width of the image in pixels, or one number."
 )
-@click.option("--rules", default="", help="Mask rules, such as average=area,concat=majority.")
+@click.option("--rules", default="", help="Mask rules, such as average=area,concat=majority, or authors-densenet.")
+@click.option("--batch", type=click.IntRange(1), help="Fix both batch axes at this number. [default: open]")
+@click.option(
+    "--image",
+    type=click.Choice(get_args(ImageKind)),
+    default="float32",
+    show_default=True,
+    help="uint8: the graph takes pixels [N, H, W, C], and normalises them itself.",
+)
+@click.option("--softmax", is_flag=True, help="The outputs are probabilities instead of logits.")
+@click.option("--opset", type=int, help="Opset of the graph. [default: 18, or the source's if newer]")
+@click.option("--image-input", metavar="NAME", help="For files with several inputs: which of them is the image.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the PyTorch reference before publishing.")
 @click.option("--crop", help="For files: share of the resized photograph's short side that is cropped: 0.875, 224/256.")
 @click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="For files: filter of the resize.")
@@ -91,20 +107,35 @@ def main() -> None:
 def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any, **options: Any) -> None:
     """Write SOURCE as a graph with a mask input.
 
-    SOURCE is a classifier of torchvision, a bundled network (scenes-material, scenes-shape, …), or an .onnx file.
+    SOURCE is a classifier of torchvision (resnet50), one of timm (timm:resnet50.a1_in1k), a function of your own that
+    makes a network (package.module:factory), a bundled network (scenes-material, scenes-shape, …), or an .onnx file.
+    `lmonnx models` lists what was tried.
     """
-    chosen = {name: options.pop(name) for name in ("weights", "verify")}
+    described = {name: options.pop(name) for name in DESCRIBES}
     result = lmonnx.export(
         source,
         output,
         size=size,
         rules=parse_rules(rules),
-        preprocessing=parse_preprocessing(size, **options),
+        preprocessing=parse_preprocessing(size, **described),
         labels=None if labels is None else read_labels(labels),
-        **chosen,
+        **options,
     )
     click.echo(result.verification or "not verified")
     click.echo(f"wrote {result.path}")
+
+
+@main.command()
+@click.argument("pattern", default="*")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each network.")
+@_one_line_errors
+def models(pattern: str, as_json: bool) -> None:
+    """List the published networks that were tried, those whose names match PATTERN such as "timm:*"."""
+    rows = supported(pattern)
+    if not rows:
+        raise OptionError(f"no network that was tried matches {pattern!r}; it may be supported all the same")
+    for row in rows:
+        click.echo(_json(row.to_json()) if as_json else row)
 
 
 @main.command()
@@ -218,15 +249,20 @@ def doctor() -> None:
 
 
 def parse_rules(text: str) -> MaskRules:
-    """``"average=area,concat=any"`` as rules.
+    """``"average=area,concat=any"``, or the name of a preset, as rules.
 
     Raises:
         OptionError: if it does not have that form, or names an unknown rule.
     """
+    if text in PRESETS:
+        return PRESETS[text]
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
     unknown = [name for name, _, _ in pairs if name not in ("average", "concat")]
     if unknown:
-        raise OptionError(f"rule {unknown[0]!r} is unknown; write average=valid|area,concat=all|any|majority")
+        presets = " or ".join(PRESETS)
+        raise OptionError(
+            f"rule {unknown[0]!r} is unknown; write average=valid|area,concat=all|any|majority, or {presets}"
+        )
     return MaskRules(**{name: value for name, _, value in pairs})  # type: ignore[arg-type]
 
 

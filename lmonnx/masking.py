@@ -13,7 +13,7 @@ class MaskRules:
     """The choices that layer masking leaves open, one object for the reference and the exported graph.
 
     The defaults reproduce the authors' ResNet, ResNeXt, Wide-ResNet, MobileNetV3, EfficientNet and AlexNet;
-    their DenseNet is ``MaskRules(average="area", concat="majority")`` and their SqueezeNet
+    their DenseNet is ``MaskRules(average="area", concat="majority")``, in :data:`PRESETS`, and their SqueezeNet
     ``MaskRules(average="area", concat="any", rings="kernel", removed="computed")``
     (Balasubramanian & Feizi, ICCV 2023, and the code published with it).
 
@@ -42,6 +42,10 @@ class MaskRules:
             value, allowed = getattr(self, field.name), get_args(choices[field.name])
             if value not in allowed:
                 raise OptionError(f"rule {field.name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+
+
+#: Rules by name: ours, and those under which the authors published their DenseNet.
+PRESETS = {"default": MaskRules(), "authors-densenet": MaskRules(average="area", concat="majority")}
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,9 @@ def _channels_last(draft: Draft, n: Sequence[int]) -> None:
     for number in n[1 : 2 + n[4] % 3]:
         kind = number % 5
         if kind == 0:
-            value = draft.add("LayerNormalization", value, draft.positive(channels), draft.weights(channels), epsilon=0.1)
+            value = draft.add(
+                "LayerNormalization", value, draft.positive(channels), draft.weights(channels), epsilon=0.1
+            )
         elif kind == 1:
             outputs = 2 + number % 4
             value, channels = draft.add("MatMul", value, draft.weights(channels, outputs)), outputs

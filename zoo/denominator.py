@@ -7,8 +7,9 @@ graph that torch.export makes of it,
 
 1. no operator of :data:`CONTRACTIONS` has two operands that depend on the image (attention in all its forms, state
    space models), and none of :data:`ORDERED` reads one (sums along, orders of and recurrences over positions);
-2. no weight is tied to the number of positions (mixing MLPs, position embeddings): with the same weights it runs on
-   an image 64 pixels larger in both directions.
+2. no softmax runs along positions: its axis is as long for an image 64 pixels larger in both directions;
+3. no weight is tied to the number of positions (mixing MLPs, position embeddings): with the same weights it runs on
+   that larger image.
 
 Nothing of lmonnx takes part, so that what it cannot do is no reason to leave a network out.
 """
@@ -22,6 +23,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 
+import click
 import timm
 import torch
 from timm.models._registry import _model_to_module
@@ -58,43 +60,60 @@ def objection(name: str) -> str | None:
     if not module.num_classes:
         return "it has no classifier"
     channels, height, width = module.pretrained_cfg["input_size"]
+    larger = torch.zeros(1, channels, height + LARGER, width + LARGER, device="meta")
     try:
         with torch.no_grad():
-            module(torch.zeros(1, channels, height + LARGER, width + LARGER, device="meta"))
+            module(larger)
     except Exception as error:
         reason = [*str(error).splitlines(), type(error).__name__][0]
         return f"its weights are tied to the size of the image ({reason[:80]})"
-    graph = torch.export.export(module, (torch.zeros(2, channels, height, width, device="meta"),)).graph
-    depending = {node for node in graph.nodes if node.op == "placeholder" and node.name == "x"}
-    assert depending, [node.name for node in graph.nodes if node.op == "placeholder"][-1:]
-    for node in graph.nodes:
-        operands = [operand for operand in node.all_input_nodes if operand in depending]
-        if not operands:
-            continue
-        depending.add(node)
-        operator = str(node.target).removeprefix("aten.").partition(".")[0]
-        if operator in CONTRACTIONS and len(operands) > 1:
+    nodes = list(depending(module, torch.zeros(1, channels, height, width, device="meta")))
+    for operator, operands, _ in nodes:
+        if operator in CONTRACTIONS and operands > 1:
             return f"{operator} of two activations"
         if operator in ORDERED:
             return f"{operator} over an activation"
+    lengths = [along for operator, _, along in nodes if "softmax" in operator]
+    if lengths != [along for operator, _, along in depending(module, larger) if "softmax" in operator]:
+        return "a softmax along positions"
     return None
 
 
+def depending(module: torch.nn.Module, image: torch.Tensor) -> Iterator[tuple[str, int, int]]:
+    """The operators that depend on the image: name, how many operands do, and how long a softmax's axis is."""
+    graph = torch.export.export(module, (image,)).graph
+    reached = {node for node in graph.nodes if node.op == "placeholder" and node.name == "x"}
+    assert reached, "forward does not call its image x"
+    for node in graph.nodes:
+        operands = [operand for operand in node.all_input_nodes if operand in reached]
+        if not operands:
+            continue
+        reached.add(node)
+        operator = str(node.target).removeprefix("aten.").partition(".")[0]
+        along = node.meta["val"].shape[node.args[1]] if "softmax" in operator else 0
+        yield operator, len(operands), along
+
+
 def main() -> None:
-    """Prints the list, with what was left out and why as comments."""
-    print(f"# timm {timm.__version__}, torch {torch.__version__.partition('+')[0]}; made by python -m zoo.denominator")
+    """Prints the list, with what was left out and why as comments; of the files that are named, or of all."""
+    click.echo(
+        f"# timm {timm.__version__}, torch {torch.__version__.partition('+')[0]}; made by python -m zoo.denominator"
+    )
+    only = sys.argv[1:]
     for file, names in files().items():
         why = ""
+        if only and file not in only:
+            continue
         for _, name in by_size(names):
             with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
                 why = objection(name) or ""
-            print(f"{file}: {name}: {why or 'CNN'}", file=sys.stderr, flush=True)
+            click.echo(f"{file}: {name}: {why or 'CNN'}", err=True)
             if not why:
-                print(name, flush=True)
+                click.echo(name)
                 break
         else:
-            print(f"# {file}: {why}", flush=True)
+            click.echo(f"# {file}: {why}")
 
 
 if __name__ == "__main__":
