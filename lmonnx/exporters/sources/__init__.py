@@ -1,59 +1,140 @@
-"""Where a network comes from: bundled or torchvision's by name, a PyTorch module, an ONNX file."""
+"""Where a network comes from: a name (bundled, torchvision's, timm's, a factory's), a PyTorch module, an ONNX file."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from lmonnx.errors import OptionError, SourceError
+from lmonnx.exporters.sources import scenes, timm, torchvision
+from lmonnx.exporters.sources.checkpoint import close, is_file, is_pretrained
+from lmonnx.exporters.sources.factory import from_factory
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
 from lmonnx.exporters.sources.onnx_file import from_onnx
-from lmonnx.exporters.sources.scenes import NAMES, from_scenes
-from lmonnx.exporters.sources.torchvision import from_torchvision
 from lmonnx.runtime.preprocessing import Preprocessing
 
 __all__ = ["Network", "resolve"]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """One kind of name.
+
+    Attributes:
+        means: whether a name is of this kind.
+        build: (name, weights, size, classes) -> the network.
+        complete: whether published weights always come with preprocessing and class names.
+    """
+
+    means: Callable[[str], object]
+    build: Callable[[str, str, tuple[int, int] | None, int | None], Network]
+    complete: bool = False
+
+
+#: A name is of the first of these kinds that it can be.
+KINDS = (
+    Kind(lambda name: name.startswith(timm.PREFIX), timm.from_timm),
+    Kind(re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*").fullmatch, from_factory),
+    Kind(lambda name: name in scenes.NAMES, scenes.from_scenes, complete=True),
+    Kind(lambda name: name in torchvision.names(), torchvision.from_torchvision, complete=True),
+)
+
+
 def resolve(
     source: str | os.PathLike[str] | torch.nn.Module,
     *,
-    weights: str = "default",
+    weights: str | os.PathLike[str] = "default",
+    classes: int | None = None,
     size: tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
+    image_input: str | None = None,
 ) -> Network:
     """The network that ``source`` names.
 
     Args:
         source: a module in evaluation mode, a path that ends in ``.onnx``, a bundled network such as
-            ``"scenes-material"``, or a name of torchvision's.
-        weights: for names only, see :func:`lmonnx.exporters.sources.torchvision.from_torchvision` and
-            :func:`lmonnx.exporters.sources.scenes.from_scenes`.
+            ``"scenes-material"``, a name of torchvision's, ``"timm:NAME"`` or ``"package.module:factory"``.
+        weights: for names: ``"default"``, ``"seed:N"``, a file, or what else :func:`from_torchvision`,
+            :func:`from_timm`, :func:`from_scenes` and :func:`from_factory` of the modules here take.
+        classes: for names, with a seed or a file: the number of classes.
         size: height and width in pixels.
-        preprocessing: for modules and files, which do not say; names bring their own.
+        preprocessing: for modules, files and factories, which do not say; names with published weights bring their
+            own, which cannot be replaced.
         labels: likewise.
+        image_input: for ``.onnx`` files with several inputs: the one that takes the image.
 
     Raises:
         SourceError: if there is no such network.
         OptionError: if an option does not apply to this kind of source.
     """
-    by_name = isinstance(source, str) and not source.endswith(".onnx")
-    if not by_name and weights != "default":
-        raise OptionError(f"weights={weights!r} is for networks by name; a module or a file brings its own")
-    if by_name and (preprocessing is not None or labels is not None):
-        raise OptionError("preprocessing and labels are for modules and files; a network by name brings its own")
+    weights = os.fspath(weights)
+    own: dict[str, Any] = {"preprocessing": preprocessing, "labels": labels}
+    if isinstance(source, str) and not source.endswith(".onnx"):
+        own = {key: value for key, value in own.items() if value is not None}
+        _require(size, preprocessing, image_input=image_input)
+        return _by_name(source, weights, classes, size or (preprocessing.size if preprocessing else None), own)
+    _require(size, preprocessing, weights=None if weights == "default" else weights, classes=classes)
+    if isinstance(source, torch.nn.Module):
+        _require(size, preprocessing, image_input=image_input)
+        return from_module(source, size=size, **own)
+    return from_onnx(pathlib.Path(source), size=size, image_input=image_input, **own)
+
+
+#: Options that apply to one kind of source: what that is, and why not to others.
+ONLY_FOR = {
+    "weights": "is for networks by name; a module or a file brings its own",
+    "classes": "is for networks by name; a module or a file has its own number",
+    "image_input": "is for .onnx files; other networks have one input",
+}
+
+
+def _require(size: tuple[int, int] | None, preprocessing: Preprocessing | None, **inapplicable: object) -> None:
+    """Refuses options that do not apply, unless they are None, and sizes that contradict each other."""
+    for option, value in inapplicable.items():
+        if value is not None:
+            raise OptionError(f"{option}={value!r} {ONLY_FOR[option]}")
     if size and preprocessing and size != preprocessing.size:
         raise OptionError(f"size {size} and preprocessing.size {preprocessing.size} differ; leave size out")
-    if isinstance(source, torch.nn.Module):
-        return from_module(source, size=size, preprocessing=preprocessing, labels=labels)
-    if by_name and os.path.exists(source):
-        raise SourceError(f"{source} is not a file whose name ends in .onnx; only ONNX models are read")
-    if isinstance(source, str) and by_name:
-        if source in NAMES:
-            return from_scenes(source, weights, size)
-        return from_torchvision(source, weights, size, others=NAMES)
-    return from_onnx(pathlib.Path(source), size=size, preprocessing=preprocessing, labels=labels)
+
+
+def _by_name(
+    source: str, weights: str, classes: int | None, size: tuple[int, int] | None, given: dict[str, Any]
+) -> Network:
+    """The network of a name, with what the caller says of its images and classes where it does not bring that."""
+    kind = next((kind for kind in KINDS if kind.means(source)), None)
+    if kind is None:
+        raise SourceError(_unknown(source))
+    if classes is not None and classes < 1:
+        raise OptionError(f"classes={classes!r} is not a positive number")
+    fixed = f"{source} with published weights brings its own"
+    if kind.complete and given and is_pretrained(weights):
+        raise OptionError(f"preprocessing and labels are for other sources; {fixed}")
+    network = kind.build(source, weights, size, classes)
+    for key in given:
+        if is_pretrained(weights) and getattr(network, key) is not None:
+            raise OptionError(f"{key} is for other sources; {fixed}")
+    said: dict[str, Any] = {"classes": classes} if classes is not None else {}
+    said |= {"given": sorted(given)} if given else {}
+    return dataclasses.replace(network, **given, origin={**network.origin, **said})
+
+
+def _unknown(source: str) -> str:
+    """What is wrong with a name that means nothing."""
+    if is_file(source):
+        return f"{source} holds weights and no network; name the network too: NAME --weights {source}"
+    if os.path.exists(source):
+        return f"{source} is not a file whose name ends in .onnx; only ONNX models are read"
+    others, prefixed = timm.names(), timm.PREFIX + source
+    near = close(source, [*scenes.NAMES, *torchvision.names()]) or close(prefixed, others)
+    near = prefixed if prefixed in others else near
+    hint = f"did you mean {near}?" if near else "lmonnx models has the names"
+    return f"{source!r} is neither a file nor a network that is known by name; {hint}"

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from lmonnx.errors import WeightsError
+from lmonnx.exporters.sources.checkpoint import fill, is_pretrained, require_classes
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
-from lmonnx.exporters.sources.seeds import seed_of, seeded
 from lmonnx.runtime.preprocessing import Preprocessing
 
 #: Trained plainly, and with random parts of the pictures painted grey.
@@ -61,29 +61,36 @@ class SceneNet(nn.Module):
         return logits
 
 
-def from_scenes(name: str, weights: str = "default", size: tuple[int, int] | None = None) -> Network:
+def from_scenes(
+    name: str, weights: str = "default", size: tuple[int, int] | None = None, classes: int | None = None
+) -> Network:
     """One of the bundled networks; nothing is downloaded.
 
     Args:
         name: one of ``NAMES``.
-        weights: ``"default"`` for the trained ones, or ``"seed:N"`` for random weights from the seed N.
+        weights: ``"default"`` for the trained ones, ``"seed:N"`` for random weights from the seed N, or a file, see
+            :mod:`lmonnx.exporters.sources.checkpoint`.
         size: height and width in pixels, instead of those of the scenes, 128 × 128.
+        classes: number of classes, for a seed or a file.
 
     Raises:
-        WeightsError: if there are no such weights, or their file is missing or damaged.
+        WeightsError: if there are no such weights, or their file is missing, damaged, or of another network.
+        OptionError: if the trained weights are for another number of classes.
     """
-    module, labels = SceneNet(), None
-    if weights.startswith("seed:"):
-        seeded(module, seed_of(weights))
-    elif weights == "default":
+    if is_pretrained(weights) and weights != "default":
+        raise WeightsError(f"{name} has no weights {weights!r}; choose one of default, seed:N, a file")
+    module = SceneNet(classes or CLASSES).eval()
+    labels, origin = None, {"weights": weights}
+    if is_pretrained(weights):
+        require_classes(f"of {name}", classes, CLASSES)
         labels = _load(module, name)
     else:
-        raise WeightsError(f"{name} has no weights {weights!r}; choose one of default, seed:N")
+        origin = fill(module, weights, size or SIZE)
     return from_module(
-        module.eval(),
+        module,
         preprocessing=Preprocessing(size=size or SIZE, mean=MEAN, std=STD),
         labels=labels,
-        origin={"kind": "scenes", "name": name, "weights": weights},
+        origin={"kind": "scenes", "name": name, **origin},
     )
 
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import hashlib
 import importlib
 import io
+import logging
 import pathlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from lmonnx.errors import SourceError, WeightsError
+from lmonnx.errors import WeightsError
+from lmonnx.exporters.sources.checkpoint import fill, is_file, is_pretrained, require_classes, restore
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
-from lmonnx.exporters.sources.seeds import seed_of, seeded
+from lmonnx.exporters.sources.seeds import seeded as seeded
 from lmonnx.runtime.preprocessing import Preprocessing
+
+#: What torchvision's builders need beside their defaults to give the network that is served.
+_SERVED = {"aux_logits": False, "init_weights": False, "transform_input": True}
+_FORM: dict[str, dict[str, Any]] = {"googlenet": _SERVED, "inception_v3": _SERVED}
+#: Beginnings of the names of auxiliary classifiers, which train a network and are not part of its answer.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+#: Names in the DenseNets' files from before modules could not have a dot in theirs.
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def import_torchvision() -> ModuleType:
@@ -45,91 +56,116 @@ def import_torchvision() -> ModuleType:
 
 
 def from_torchvision(
-    name: str, weights: str = "default", size: tuple[int, int] | None = None, *, others: Sequence[str] = ()
+    name: str,
+    weights: str = "default",
+    size: tuple[int, int] | None = None,
+    classes: int | None = None,
 ) -> Network:
-    """One of torchvision's image classifiers.
+    """One of torchvision's image classifiers, in the form that it is served in with torchvision's weights.
+
+    That is, without the auxiliary classifiers of GoogLeNet and Inception, and with these two turning the preset's
+    normalisation into their own first (``transform_input``).
 
     Args:
-        name: such as ``"resnet50"``.
+        name: one of :func:`names`, such as ``"resnet50"``.
         weights: ``"default"`` for torchvision's best, the name of one of its weights such as
-            ``"IMAGENET1K_V1"`` or ``"ResNet50_Weights.IMAGENET1K_V1"``, as the metadata has it, or ``"seed:N"`` for
-            random weights from the seed N.
+            ``"IMAGENET1K_V1"`` or ``"ResNet50_Weights.IMAGENET1K_V1"``, as the metadata has it, ``"seed:N"`` for
+            random weights from the seed N, or a file, see :mod:`lmonnx.exporters.sources.checkpoint`.
         size: height and width in pixels, instead of those of the weights' preset.
-        others: names that are not torchvision's, to suggest where one of them is close to an unknown name.
+        classes: number of classes, for a seed or a file.
 
     Raises:
-        SourceError: if there is no such classifier; close names are suggested.
-        WeightsError: if there are no such weights, or they cannot be downloaded.
+        WeightsError: if there are no such weights, they cannot be downloaded, or they are those of another network.
+        OptionError: if torchvision's weights are for another number of classes.
     """
     models = import_torchvision().models
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, [*others, *known], n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "torchvision.models.list_models() has the names"
-        raise SourceError(f"{name!r} is neither a file nor a network that is known by name; {hint}")
     choices = models.get_model_weights(name)
-    preset = _chosen(name, weights, choices)
-    origin = {"kind": "torchvision", "name": name, "weights": weights if preset is None else str(preset)}
-    if preset is None:
-        module = seeded(models.get_model(name, weights=None, **_plain_arguments(name)), seed_of(weights))
+    chosen = _chosen(name, weights, choices) if is_pretrained(weights) else None
+    preset = chosen or _published(pathlib.Path(weights), choices) or choices.DEFAULT
+    transforms, categories = preset.transforms(), tuple(preset.meta["categories"])
+    if chosen is not None:
+        require_classes(str(chosen), classes, len(categories))
+    count = classes or len(categories)
+    module = models.get_model(name, weights=None, num_classes=count, **_FORM.get(name, {})).eval()
+    matching: dict[str, Any] = {"renamed": lambda entry: _DOTTED.sub(r"\1\2", entry), "ignored": _AUXILIARY}
+    if chosen is None:
+        origin = fill(module, weights, size or _crop(transforms), **matching)
     else:
-        module = models.get_model(name, weights=None, **_plain_arguments(name, preset))
-        module.load_state_dict(_downloaded(name, preset))
-    transforms = (preset or choices.DEFAULT).transforms()
+        restore(module, _downloaded(chosen), str(chosen), **matching)
+        origin = {"weights": str(chosen)}
     return from_module(
-        module.eval(),
+        module,
         size=size,
         preprocessing=_preprocessing(transforms, size),
-        labels=None if preset is None else tuple(preset.meta["categories"]),
-        origin=origin,
+        labels=None if weights.startswith("seed:") or count != len(categories) else categories,
+        origin={"kind": "torchvision", "name": name, **origin},
     )
 
 
+def names() -> list[str]:
+    """Torchvision's image classifiers."""
+    models = import_torchvision().models
+    known: list[str] = models.list_models(module=models)
+    return known
+
+
 def _chosen(name: str, weights: str, choices: Any) -> Any:
-    """The entry of torchvision's enumeration, or None for seeded weights."""
-    if weights.startswith("seed:"):
-        seed_of(weights)
-        return None
+    """The entry of torchvision's enumeration."""
     if weights == "default":
         return choices.DEFAULT
     member = weights.removeprefix(f"{choices.__name__}.")
     if member in choices.__members__:
         return choices[member]
-    allowed = ", ".join(["default", *(choice.name for choice in choices), "seed:N"])
+    allowed = ", ".join(["default", *(choice.name for choice in choices), "seed:N", "a file (.pth, .safetensors)"])
     raise WeightsError(f"{name} has no weights {weights!r}; choose one of {allowed}")
 
 
-def _downloaded(name: str, preset: Any) -> Any:
+def _published(file: pathlib.Path, choices: Iterable[Any]) -> Any:
+    """The entry of torchvision's enumeration whose weights a file holds, by the hash in the name of torchvision's."""
+    if not is_file(str(file)) or not file.is_file():
+        return None
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    hashes = ((choice, re.search(r"-([0-9a-f]{8,})\.\w+$", choice.url)) for choice in choices)
+    return next((choice for choice, found in hashes if found and digest.startswith(found[1])), None)
+
+
+@contextlib.contextmanager
+def downloading() -> Iterator[None]:
+    """Where a download shows its progress on a terminal, and is silent elsewhere."""
+    if sys.stderr.isatty():
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _downloaded(preset: Any) -> Any:
     """The state of the weights, from torch's cache or from torchvision's server; a terminal sees the progress."""
     import torch
 
-    progress = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
-        with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
+        with downloading():
             return preset.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         folder = pathlib.Path(torch.hub.get_dir()) / "checkpoints"
         file = preset.url.rsplit("/", 1)[-1]
         raise WeightsError(
             f"the weights {preset} cannot be had ({error}); connect to a network, or put {file} from {preset.url} "
-            f"into {folder}, or take random weights: lmonnx export {name} --weights seed:0"
+            f"into {folder}, or give it: --weights {file}, or take random weights: --weights seed:0"
         ) from error
-
-
-def _plain_arguments(name: str, preset: Any = None) -> dict[str, Any]:
-    """What torchvision's builders need beside their defaults to give the network that is served.
-
-    The auxiliary classifiers of GoogLeNet and Inception train the network and are not part of its answer.
-    """
-    if name not in ("googlenet", "inception_v3"):
-        return {}
-    return {"aux_logits": preset is not None, "init_weights": False, "transform_input": preset is not None}
 
 
 def _preprocessing(transforms: Any, size: tuple[int, int] | None) -> Preprocessing:
     """Torchvision's ImageClassification preset; another size keeps the preset's ratio of resize to crop."""
     (crop,), (resize,) = transforms.crop_size, transforms.resize_size
-    size = size or (crop, crop)
+    size = size or _crop(transforms)
     return Preprocessing(
         size=size,
         resize=max(max(size), round(max(size) * resize / crop)),
@@ -137,3 +173,9 @@ def _preprocessing(transforms: Any, size: tuple[int, int] | None) -> Preprocessi
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
     )
+
+
+def _crop(transforms: Any) -> tuple[int, int]:
+    """Height and width in pixels of what a preset makes."""
+    (crop,) = transforms.crop_size
+    return crop, crop
