@@ -2,14 +2,14 @@
 
     convert(model, 13)    a node at a time, one change after the other: 18 -> 17 … -> 13
 
-Most versions of an operator differ in the types they take and in nothing else. :data:`CHANGES` holds those that differ
-in form, or in what a form means, and how a node crosses them. What is not in the table and differs in form is refused.
+Most versions of an operator differ in the types they take and in nothing else. :data:`OLDER` holds those that differ in
+form, or in what a form means, and how a node is written without them. A node of opset 18 or later needs nothing to be
+one of a newer opset, except those of :data:`OTHERWISE`. What is not known is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -29,26 +29,11 @@ IR_VERSION = 10
 
 Step: TypeAlias = Callable[[ir.Node], None]
 
+UNKNOWN = "its form changed with opset {}, and how to write it in the other one is not known"
+
 
 class _RefusedError(Exception):
     """A node cannot be written at an opset: why."""
-
-
-def _nothing(_: ir.Node) -> None:
-    """What a node that looks the same in both versions needs."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """How a node crosses a version of its operator, in place.
-
-    Attributes:
-        down: from this version to the one before.
-        up: from the one before to this version.
-    """
-
-    down: Step
-    up: Step
 
 
 def newest() -> int:
@@ -107,10 +92,10 @@ def _works(model: ir.Model, opset: int) -> bool:
 def _converted(model: ir.Model, opset: int) -> ir.Model:
     copy = model.clone()
     have = copy.opset_imports[""]
-    for node in list(copy.graph):
+    for node in list(copy.graph) if have != opset else ():
         try:
-            for change in _crossed(node.op_type, have, opset):
-                change(node)
+            for rewrite in _crossed(node.op_type, have, opset):
+                rewrite(node)
             _require_fits(node, opset)
         except _RefusedError as refusal:
             raise _RefusedError(f"{node.op_type} {node.name!r}: {refusal}") from refusal
@@ -127,24 +112,32 @@ def _crossed(operator: str, have: int, want: int) -> Iterator[Step]:
     low, high = sorted((have, want))
     versions = [version for version in versions_of(operator) if low < version <= high]
     for version in versions if want > have else reversed(versions):
-        change = CHANGES.get((operator, version)) or _same_form(operator, version)
-        yield change.up if want > have else change.down
+        if (operator, version) in OTHERWISE:
+            raise _RefusedError(OTHERWISE[operator, version])
+        if want > have:
+            _require_room(operator, version)
+        elif (operator, version) in OLDER:
+            yield OLDER[operator, version]
+        else:
+            _require_same_form(operator, version)
 
 
-def _same_form(operator: str, version: int) -> Change:
-    """Of a version that is not in the table: nothing to do, unless it is the first, or differs in form."""
-    older = [other for other in versions_of(operator) if other < version]
+def _require_room(operator: str, version: int) -> None:
+    """What is new in a version may be left out."""
+    (older, *bounds), (newer, *others) = (form_of(_schema(operator, opset)) for opset in (version - 1, version))
+    needed = [name for name, required in newer if required]
+    if not {name for name, _ in older} <= {name for name, _ in newer} or not set(needed) <= {name for name, _ in older}:
+        raise _RefusedError(UNKNOWN.format(version))
+    if bounds[0] != others[0] or bounds[1] > others[1]:
+        raise _RefusedError(UNKNOWN.format(version))
 
-    def first(_: ir.Node) -> None:
+
+def _require_same_form(operator: str, version: int) -> None:
+    """A version that is not in the table has the form of the one before; the first has none before."""
+    if version == min(versions_of(operator)):
         raise _RefusedError(f"the operator exists from opset {version} on")
-
-    def unknown(_: ir.Node) -> None:
-        raise _RefusedError(f"its form changed with opset {version}, and how to write it in the other one is not known")
-
-    if not older:
-        return Change(down=first, up=_nothing)
-    same = form_of(_schema(operator, max(older))) == form_of(_schema(operator, version))
-    return Change(_nothing, _nothing) if same else Change(unknown, unknown)
+    if form_of(_schema(operator, version - 1)) != form_of(_schema(operator, version)):
+        raise _RefusedError(UNKNOWN.format(version))
 
 
 @cache
@@ -167,8 +160,6 @@ def _schema(operator: str, opset: int) -> OpSchema:
 
 def _require_fits(node: ir.Node, opset: int) -> None:
     """The operator exists at the opset, and takes what the node gives it."""
-    if not any(version <= opset for version in versions_of(node.op_type)):
-        raise _RefusedError(f"the operator exists from opset {min(versions_of(node.op_type), default='?')} on")
     schema = _schema(node.op_type, opset)
     odd = sorted(set(node.attributes) - set(schema.attributes))
     if odd:
@@ -184,7 +175,7 @@ def _type(dtype: ir.DataType) -> str:
     return {"FLOAT": "float", "DOUBLE": "double"}.get(dtype.name, dtype.name.lower())
 
 
-def _added(**defaults: Any) -> Change:
+def _added(**defaults: Any) -> Step:
     """Attributes that are new; without them the operator did what their defaults say."""
 
     def down(node: ir.Node) -> None:
@@ -194,24 +185,17 @@ def _added(**defaults: Any) -> Change:
                 raise _RefusedError(f"its {name}={given[name]!r} has no older form")
             node.attributes.pop(name, None)
 
-    return Change(down, _nothing)
+    return down
 
 
-def _meant(name: str, value: str) -> Change:
+def _meant(name: str, value: str) -> Step:
     """A value of an attribute that is new."""
 
     def down(node: ir.Node) -> None:
         if attributes(node).get(name) == value:
             raise _RefusedError(f"its {name}={value!r} has no older form")
 
-    return Change(down, _nothing)
-
-
-def _refused(why: str) -> Change:
-    def refuse(_: ir.Node) -> None:
-        raise _RefusedError(why)
-
-    return Change(down=refuse, up=refuse)
+    return down
 
 
 def _constants(node: ir.Node, index: int) -> tuple[int, ...] | None:
@@ -255,12 +239,6 @@ def _axes_to_attribute(node: ir.Node) -> None:
         node.attributes["axes"] = ir.AttrInt64s("axes", list(axes))
 
 
-def _axes_to_operand(node: ir.Node) -> None:
-    axes = node.attributes.pop("axes", None)
-    if axes is not None:
-        _operand(node, 1, tuple(axes.as_ints()))
-
-
 def _pads_of_all_axes(node: ir.Node) -> None:
     axes, pads = _constants(node, 3), _constants(node, 1)
     _without(node, 3)
@@ -287,11 +265,6 @@ def _parts_as_sizes(node: ir.Node) -> None:
     part = -(-extent // len(node.outputs))
     if extent % len(node.outputs):
         _operand(node, 1, tuple(min(part, extent - i * part) for i in range(len(node.outputs))))
-
-
-def _count_parts(node: ir.Node) -> None:
-    if len(node.inputs) < 2 or node.inputs[1] is None:
-        node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
 
 
 def _shape_then_slice(node: ir.Node) -> None:
@@ -328,10 +301,9 @@ def _zero_copies(node: ir.Node) -> None:
 
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
-_GROUPS = "its scale is one number a group before opset 21 and one a channel from there on"
-#: (operator, the opset that changed its form) -> how a node crosses it.
-CHANGES: Mapping[tuple[str, int], Change] = {
-    ("AveragePool", 19): Change(_no_dilations, _nothing),
+#: (operator, the opset that changed its form) -> what writes a node in the form before, in place.
+OLDER: Mapping[tuple[str, int], Step] = {
+    ("AveragePool", 19): _no_dilations,
     ("BatchNormalization", 14): _added(training_mode=0),
     ("Cast", 19): _added(saturate=1),
     ("Cast", 24): _added(round_mode="up"),
@@ -339,16 +311,20 @@ CHANGES: Mapping[tuple[str, int], Change] = {
     ("CastLike", 24): _added(round_mode="up"),
     ("DequantizeLinear", 21): _added(block_size=0),
     ("DequantizeLinear", 23): _added(output_dtype=0),
-    ("GroupNormalization", 21): _refused(_GROUPS),
-    ("Pad", 18): Change(_pads_of_all_axes, _nothing),
+    ("Pad", 18): _pads_of_all_axes,
     ("Pad", 19): _meant("mode", "wrap"),
     ("QuantizeLinear", 19): _added(saturate=1),
     ("QuantizeLinear", 21): _added(block_size=0, output_dtype=0),
     ("QuantizeLinear", 23): _added(precision=0),
-    **{(f"Reduce{name}", 18): Change(_axes_to_attribute, _axes_to_operand) for name in _REDUCTIONS},
-    ("Reshape", 14): Change(_zero_copies, _nothing),
+    **{(f"Reduce{name}", 18): _axes_to_attribute for name in _REDUCTIONS},
+    ("Reshape", 14): _zero_copies,
     ("Resize", 18): _added(antialias=0, keep_aspect_ratio_policy="stretch"),
     ("Resize", 19): _meant("coordinate_transformation_mode", "half_pixel_symmetric"),
-    ("Shape", 15): Change(_shape_then_slice, _nothing),
-    ("Split", 18): Change(_parts_as_sizes, _count_parts),
+    ("Shape", 15): _shape_then_slice,
+    ("Split", 18): _parts_as_sizes,
+}
+#: (operator, the opset from which its form means something else) -> what changed.
+OTHERWISE: Mapping[tuple[str, int], str] = {
+    ("GridSample", 20): "its modes have other names from opset 20 on",
+    ("GroupNormalization", 21): "its scale is one number a group before opset 21 and one a channel from there on",
 }
