@@ -1,7 +1,8 @@
 """The moves that random graphs are made of: each adds one operator, or the few of a block, to a graph.
 
 A move gets six small numbers, which choose operands, sizes and attributes by their remainders, so that every list of
-moves is a graph; a move that does not fit adds nothing.
+moves is a graph; a move that does not fit adds nothing. Nothing jumps, as quantisation does: float32 and float64 could
+fall on different sides.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.graphs import Step
+from tests.graphs import Step, step
 
 #: Extents of a map above which a move that makes it larger does nothing.
 LARGEST, WIDEST = 16, 12
@@ -31,8 +32,8 @@ class Draft:
     def __post_init__(self) -> None:
         self.maps.append(("x", (3, *self.space)))
 
-    def add(self, operator: str, *inputs: Any, **attributes: Any) -> str:
-        self.steps.append(Step(operator, inputs, attributes))
+    def add(self, operator: str, *inputs: Any, outputs: int = 1, **attributes: Any) -> str:
+        self.steps.append(step(operator, *inputs, outputs=outputs, **attributes))
         return str(len(self.steps) - 1)
 
     def map(self, value: str, shape: Sequence[int]) -> None:
@@ -196,11 +197,8 @@ def _squeeze_excite(draft: Draft, n: Sequence[int]) -> None:
     """A gate for each channel from a global pool, over the map that it was made from or another."""
     value, (channels, *space) = draft.pick(n[0])
     target, shape = draft.alike((channels, *space), n[1])
-    pooled = (
-        draft.add("GlobalAveragePool", value)
-        if n[2] % 3 == 0
-        else draft.add(("ReduceMean", "ReduceMax")[n[2] % 2], value, np.array([2, 3]))
-    )
+    operator = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "ReduceSum")[n[2] % 5]
+    pooled = draft.add(operator, value, *[np.array([2, 3])] * operator.startswith("Reduce"))
     gate = draft.add("Conv", pooled, draft.weights(channels, channels, 1, 1), draft.weights(channels))
     if n[3] % 3:
         gate = draft.add("Sigmoid", gate)
@@ -239,15 +237,14 @@ def _response_norm(draft: Draft, n: Sequence[int]) -> None:
 
 def _batch_norm(draft: Draft, n: Sequence[int]) -> None:
     value, shape = draft.pick(n[0])
-    c = shape[0]
-    parameters = draft.positive(c), draft.weights(c), draft.weights(c), draft.positive(c)
+    parameters = [make(shape[0]) for make in (draft.positive, draft.weights, draft.weights, draft.positive)]
     draft.map(draft.add("BatchNormalization", value, *parameters), shape)
 
 
 def _instance_norm(draft: Draft, n: Sequence[int]) -> None:
     value, shape = draft.pick(n[0])
-    parameters = draft.positive(shape[0]), draft.weights(shape[0])
-    draft.map(draft.add("InstanceNormalization", value, *parameters, epsilon=0.25), shape)
+    normed = draft.add("InstanceNormalization", value, draft.positive(shape[0]), draft.weights(shape[0]), epsilon=0.25)
+    draft.map(normed, shape)
 
 
 def _group_norm(draft: Draft, n: Sequence[int]) -> None:
@@ -307,13 +304,13 @@ def _slice(draft: Draft, n: Sequence[int]) -> None:
     value, shape = draft.pick(n[0])
     axis = 1 + n[1] % 3
     extent = shape[axis - 1]
-    start, step = n[2] % max(1, extent // 2), 1 + n[3] % 2
+    start, stride = n[2] % max(1, extent // 2), 1 + n[3] % 2
     end = extent - n[4] % 2
-    count = len(range(start, end, step))
+    count = len(range(start, end, stride))
     if count < 1:
         return
     ends = np.array([end if n[5] % 2 else end - extent or 2**31])
-    sliced = draft.add("Slice", value, np.array([start]), ends, np.array([axis]), np.array([step]))
+    sliced = draft.add("Slice", value, np.array([start]), ends, np.array([axis]), np.array([stride]))
     draft.map(sliced, [count if i == axis - 1 else n for i, n in enumerate(shape)])
 
 
@@ -365,14 +362,14 @@ def _local_response(draft: Draft, n: Sequence[int]) -> None:
 
 
 def _split(draft: Draft, n: Sequence[int]) -> None:
+    """Into two parts of the channels, one of which is joined to a function of the other."""
     value, (channels, *space) = draft.pick(n[0])
     if channels < 2:
         return
     first = 1 + n[1] % (channels - 1)
-    begin = draft.add("Slice", value, np.array([0]), np.array([first]), np.array([1]))
-    end = draft.add("Slice", value, np.array([first]), np.array([channels]), np.array([1]))
-    draft.map(begin, (first, *space))
-    draft.map(draft.add("Concat", end, draft.add("Relu", begin), axis=1), (channels, *space))
+    parts = draft.add("Split", value, np.array([first, channels - first]), axis=1, outputs=2)
+    draft.map(parts, (first, *space))
+    draft.map(draft.add("Concat", f"{parts}:1", draft.add("Sigmoid", parts), axis=1), (channels, *space))
 
 
 #: A move's name -> what it adds; one that does not fit adds nothing.

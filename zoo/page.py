@@ -10,8 +10,9 @@ from zoo.names import is_cnn
 HEAD = """# Which networks can be masked
 
 Made by `make zoo`; `lmonnx models` prints the same table. Every row was exported with random weights (`seed:0`),
-compared with the PyTorch reference under the eight masks of the proof, and held to the laws: outputs are finite, removed
-pixels change nothing (bitwise, NaN and infinity included), a row alone is that row in a batch, batches broadcast.
+compared with the PyTorch reference under the eight masks of the proof, and held to the laws: outputs are finite,
+removed pixels change nothing (bitwise, NaN and infinity included), a row alone is that row in a batch, batches
+broadcast.
 The difference is that of the float32 graph from the float64 reference, the largest over the masks that float32 can
 tell, in units of how the output varies over the masks; allowed is four times what the float32 reference is off, plus
 2e-5. The size is 128×128 where the network takes it, else its own.
