@@ -94,6 +94,8 @@ def _converted(model: ir.Model, opset: int) -> ir.Model:
     have = copy.opset_imports[""]
     for node in list(copy.graph) if have != opset else ():
         try:
+            if opset > RUNS_UP_TO.get(node.op_type, opset):
+                raise _RefusedError(f"onnxruntime runs it up to opset {RUNS_UP_TO[node.op_type]}")
             for rewrite in _crossed(node.op_type, have, opset):
                 rewrite(node)
             _require_fits(node, opset)
@@ -323,6 +325,8 @@ OLDER: Mapping[tuple[str, int], Step] = {
     ("Shape", 15): _shape_then_slice,
     ("Split", 18): _parts_as_sizes,
 }
+#: The last opset at which onnxruntime 1.31 runs an operator, where that is not the newest.
+RUNS_UP_TO: Mapping[str, int] = {"Swish": 24}
 #: (operator, the opset from which its form means something else) -> what changed.
 OTHERWISE: Mapping[tuple[str, int], str] = {
     ("GridSample", 20): "its modes have other names from opset 20 on",

@@ -16,7 +16,7 @@ from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.opsets import require_opset
 from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
-from lmonnx.exporters.proof import Verification, prove
+from lmonnx.exporters.proof import CEILINGS, Verification, prove
 from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.trace import trace
 from lmonnx.masking import MaskRules
@@ -24,8 +24,8 @@ from lmonnx.runtime.form import Form, ImageKind
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
-#: From this difference on, in standard deviations of a value in float32, a node is said to differ.
-TRACED = 1e-3
+#: From this share of the proof's ceiling on, in standard deviations of a value in float32, a node is said to differ.
+TRACED = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def export(
     source: str | os.PathLike[str] | torch.nn.Module,
     path: str | os.PathLike[str],
     *,
-    weights: str = "default",
+    weights: str | os.PathLike[str] = "default",
     classes: int | None = None,
     size: int | tuple[int, int] | None = None,
     rules: MaskRules | None = None,
@@ -65,12 +65,12 @@ def export(
             :func:`lmonnx.exporters.sources.resolve`, which takes ``weights``, ``classes`` and ``image_input`` too.
         path: the file to write. It appears whole, or not at all.
         weights: for names: ``"default"``, the name of weights, ``"seed:N"``, or a file.
-        classes: for names: the number of classes, if the weights are for another than the default.
+        classes: for names, with a seed or a file: the number of classes.
         size: height and width of the image in pixels, or one number for both; the source's own by default.
         rules: the mask rules; the defaults if None.
         verify: run the proof, and publish only if it holds. Without it the metadata says so.
-        preprocessing: how photographs become images, for modules and files; names bring their own.
-        labels: class names, for modules and files.
+        preprocessing: how photographs become images, for networks that do not say; names with published weights do.
+        labels: class names, likewise.
         image_input: which input of an ``.onnx`` file is the image, if it has several.
         batch: rows of both inputs and of the outputs in every run of the graph; any number if None.
         image: ``"uint8"`` makes the graph take pixels, 0 … 255 in RGB or grey, ``[images, H, W, C]``, and normalise
@@ -96,12 +96,11 @@ def export(
         network = resolve(
             source,
             weights=weights,
+            classes=classes,
             size=sides,
             preprocessing=preprocessing,
             labels=labels,
-            **{
-                name: value for name, value in (("classes", classes), ("image_input", image_input)) if value is not None
-            },
+            image_input=image_input,
         )
         prepared = network.preprocessing and network.preprocessing.for_channels(network.channels)
         network = dataclasses.replace(network, preprocessing=prepared)
@@ -115,7 +114,8 @@ def export(
             return Export(destination, None)
         verification = prove(Runner(temporary, provider="cpu"), network, rules)
         if not verification.passed:
-            where = next((step for step in trace(lowered, network, rules) if step.difference > TRACED), None)
+            least = TRACED * CEILINGS[network.precision]
+            where = next((step for step in trace(lowered, network, rules) if step.difference > least), None)
             raise VerificationError(
                 f"graph and reference differ; nothing was published\n{verification}\n"
                 f"first node that differs: {where or 'none of those that both have'}"
