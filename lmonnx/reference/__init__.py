@@ -7,8 +7,8 @@ measured against it.
 
 from lmonnx.reference.activation import Masked
 from lmonnx.reference.aten import MaskAware, mask_aware
+from lmonnx.reference.onnx_call import Node
 from lmonnx.reference.onnx_nodes import NodeProgram, mask_aware_nodes
 from lmonnx.reference.onnx_operators import ONNX_OPERATORS
-from lmonnx.reference.onnx_plain import Node
 
 __all__ = ["ONNX_OPERATORS", "MaskAware", "Masked", "Node", "NodeProgram", "mask_aware", "mask_aware_nodes"]

@@ -79,7 +79,7 @@ class Masked:
         Raises:
             RefusedError: if the numbers are quantised, where 0 stands for another number.
         """
-        if self.data.dtype in (torch.uint8, torch.int8):
+        if self.data.dtype in (torch.uint8, torch.int8, torch.uint16, torch.int16):
             raise RefusedError("it reads quantised numbers across positions", "dequantise before it")
         return self.filled(0)
 
@@ -132,7 +132,7 @@ def settle(value: Value) -> Tensor:
         return value
     if value.border:
         raise RefusedError("an output is a constant Pad that no window has read")
-    return value.zeroed()
+    return value.filled(0)
 
 
 def offence(node: str, operator: str, inputs: Sequence[Any], refusal: RefusedError) -> Offence:

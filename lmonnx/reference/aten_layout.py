@@ -111,7 +111,7 @@ def _transpose(_: MaskRules, x: Masked, first: int, second: int) -> Value:
     return layout.transpose(x, order)
 
 
-def _movedim(_: MaskRules, x: Masked, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
+def _movedim(_: MaskRules, x: Masked, source: Any, destination: Any) -> Value:
     numbered = torch.empty(range(1, x.data.ndim + 1), device="meta")  # axis i has the extent i + 1
     return layout.transpose(x, [extent - 1 for extent in torch.movedim(numbered, source, destination).shape])
 
@@ -138,12 +138,7 @@ def _mirror(mode: str) -> Callable[..., Value]:
 
 def _pixel_unshuffle(rules: MaskRules, x: Masked, factor: int) -> Value:
     """SpaceToDepth, whose channels are those of the map, then the row and the column inside a block."""
-    if x.data.ndim != 4 or x.axes != (2, 3):
-        raise RefusedError("it rearranges [N, C, H, W]")
-    n, c, h, w = x.data.shape
-    cut = layout.reshape(x, (n, c, h // factor, factor, w // factor, factor), rules)
-    assert isinstance(cut, Masked)
-    return layout.reshape(layout.transpose(cut, (0, 1, 3, 5, 2, 4)), (n, -1, h // factor, w // factor), rules)
+    return layout.space_to_depth(x, factor, (0, 1, 3, 5, 2, 4), rules)
 
 
 def _channel_shuffle(_: MaskRules, x: Masked, groups: int) -> Value:
@@ -168,7 +163,7 @@ def _resize(mode: str, rounding: str = "") -> Callable[..., Value]:
         places = {}
         for axis, factor in zip(x.axes, factors, strict=True):
             extent = x.data.shape[axis]
-            count = size[axis - 2] if size else math.floor(extent * factor)
+            count = size[axis - 2] if size else math.floor(resample.snapped(extent * factor))
             scale = resample.ratio(extent, count, factor)
             places[axis] = resample.coordinates(extent, count, scale, "align_corners" if align else mode)
         if not rounding:
@@ -188,9 +183,9 @@ def _reshape(rules: MaskRules, x: Masked, shape: Sequence[int]) -> Value:
     return layout.reshape(x, shape, rules)
 
 
-def _like(function: Callable[[Masked, Sequence[int]], Value]) -> Callable[..., Value]:
-    """An operator that takes the shape from another value."""
-    return lambda _, x, other: function(x, other.shape)
+def _expand_as(_: MaskRules, x: Value, other: Value) -> Value:
+    """Broadcast to the shape of another value; the mask of that one stays behind."""
+    return layout.expand(x, other.shape) if isinstance(x, Masked) else x.expand(other.shape)
 
 
 LAYOUT: dict[str, Callable[..., Any]] = {
@@ -208,7 +203,7 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "contiguous": _copy,
     "detach": lambda _, x: x.holding(x.data.detach()),
     "expand": lambda _, x, shape, __: layout.expand(x, shape),
-    "expand_as": _like(layout.expand),
+    "expand_as": _expand_as,
     "flatten": _flatten,
     "flip": _flip,
     "index": _index,

@@ -59,20 +59,20 @@ def _avg_pool3d(
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
-    *options: Any,
+    ceil_mode: bool,
+    include_pad: bool,
+    divisor: int | None,
 ) -> Value:
-    """A mean along the axis before space alone, as local response normalisation takes it: the op at every pixel."""
-    triples = [[*values] * (3 // len(values)) for values in (kernel, stride or kernel, padding)]
-    along_space = any(triple[1:] != neutral for triple, neutral in zip(triples, ([1, 1], [1, 1], [0, 0]), strict=True))
-    if x.data.ndim != 5 or x.axes != (3, 4) or along_space:
-        raise RefusedError("a window of three axes slides over space too")
-    data = torch.nn.functional.avg_pool3d(x.data, kernel, stride or None, padding, *options)
-    return Masked(data, x.mask, x.axes)
+    kernel, strides, pads = ([*values] * (3 // len(values)) for values in (kernel, stride or kernel, padding))
+    if ceil_mode:
+        raise RefusedError("a window of three axes has no masked meaning with ceil_mode")
+    window = Window(tuple(kernel), tuple(strides), (1, 1, 1), tuple((pad, pad) for pad in pads))
+    return windows.channel_average(x, window, include_pad=include_pad, divisor=divisor)
 
 
 def _conv2d(
     rules: MaskRules,
-    x: Value,
+    x: Masked,
     weight: Tensor,
     bias: Tensor | None,
     stride: Sequence[int],
@@ -80,8 +80,6 @@ def _conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Value:
-    if not isinstance(x, Masked) or not isinstance(weight, Tensor):
-        raise RefusedError("a weight is masked")
     window = _window(weight.shape[2:], stride, (0,) if isinstance(padding, str) else padding, dilation)
     if padding == "same":
         window = replace(window, pads=windows.same_pads(window, x.shape[2:], upper=True))
@@ -150,7 +148,10 @@ def _listed(dims: int | Sequence[int] | None) -> Sequence[int]:
 
 
 def _logsumexp(_: MaskRules, x: Masked, dims: Sequence[int], keepdim: bool) -> Value:
-    return functions.over_channels(x, dims, lambda data: data.logsumexp(dims, keepdim=keepdim), keepdim=keepdim)
+    what = "the logarithm of a sum"
+    return functions.over_channels(
+        x, dims, what, lambda data: data.logsumexp(tuple(dims), keepdim=keepdim), keepdim=keepdim
+    )
 
 
 def _glu(_: MaskRules, x: Masked, dim: int) -> Value:
@@ -221,8 +222,6 @@ def _prelu(_: MaskRules, x: Masked, weight: Tensor) -> Value:
 
 
 def _linear(_: MaskRules, x: Masked, weight: Tensor, bias: Tensor | None) -> Value:
-    if not isinstance(x, Masked) or isinstance(weight, Masked) or isinstance(bias, Masked):
-        raise RefusedError("one of its parameters is masked")
     product = functions.matmul(x, weight.T)
     return product if bias is None else functions.pointwise(lambda data: data + bias, product)
 
@@ -232,6 +231,9 @@ def _dropout(_: MaskRules, x: Masked, __: float, train: bool) -> Value:
         raise RefusedError("it is random", "put the module in eval mode")
     return x
 
+
+# Operators of which any operand may be masked; the others have masks in their first alone.
+JOINED = frozenset({"cat", "concat", "concatenate", "einsum", "expand_as", "matmul", "stack"})
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **LAYOUT,
@@ -302,6 +304,8 @@ def masked_call(target: Any, rules: MaskRules, arguments: Sequence[Any], masked:
         return target(*[value.data if isinstance(value, Masked) else value for value in arguments])
     rule = OPERATORS.get(qualified) or OPERATORS.get(name)
     if rule:
+        if name not in JOINED and (len(masked) > 1 or not isinstance(arguments[0], Masked)):
+            raise RefusedError("one of its parameters is masked")
         return rule(rules, *arguments)
     if qualified in JOINS or (name in JOINS and name not in POINTWISE):
         removed = JOINS[qualified if qualified in JOINS else name][: len(arguments)]

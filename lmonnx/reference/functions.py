@@ -186,9 +186,12 @@ def reduce_min(x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
     return lowest.holding(-lowest.data) if isinstance(lowest, Masked) else -lowest
 
 
-def over_channels(x: Masked, dims: Sequence[int], function: Callable[[Tensor], Tensor], *, keepdim: bool) -> Value:
-    """A reduction of axes that are neither space nor the batch: the op at every pixel."""
-    return _reduced(x, function(x.data), per_pixel(x, dims, "a reduction that is not defined"), keepdim)
+def over_channels(
+    x: Masked, dims: Sequence[int], what: str, function: Callable[[Tensor], Tensor], *, keepdim: bool
+) -> Value:
+    """A reduction of axes that are neither space nor the batch, the op at every pixel; `what` names it."""
+    positive = per_pixel(x, dims, what)
+    return _reduced(x, function(x.data), positive, keepdim)
 
 
 def _reducible(x: Masked, dims: Sequence[int]) -> tuple[int, ...]:
@@ -208,13 +211,14 @@ def _reduced(x: Masked, data: Tensor, dims: Sequence[int], keepdim: bool) -> Val
     return Masked(data, x.mask.any(tuple(dims)), tuple(left.index(axis) for axis in x.axes if axis in left))
 
 
-def standardise(x: Masked, dims: Sequence[int], epsilon: float) -> Tensor:
+def standardise(x: Masked, dims: Sequence[int], epsilon: float, *, outside: bool = False) -> Tensor:
     """(x − mean) / sqrt(biased variance + epsilon) over `dims`, statistics over kept and in two passes.
 
     Args:
         x: any layout.
         dims: channels alone, per pixel; or some of space too, over the kept pixels, count = max(kept, 1).
         epsilon: the operator's own.
+        outside: whether epsilon is added to the root instead.
 
     Returns:
         The shape and dtype of `x`.
@@ -224,6 +228,8 @@ def standardise(x: Masked, dims: Sequence[int], epsilon: float) -> Tensor:
     count = counted.expand(data.shape).sum(dims, keepdim=True).clamp(min=1)
     centred = data - torch.where(counted, data, 0).sum(dims, keepdim=True) / count
     variance = torch.where(counted, centred, 0).square().sum(dims, keepdim=True) / count
+    if outside:
+        return (centred / (variance.sqrt() + epsilon)).to(x.data.dtype)
     return (centred * torch.rsqrt(variance + epsilon)).to(x.data.dtype)
 
 

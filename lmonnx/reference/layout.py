@@ -178,7 +178,7 @@ def _merge(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) ->
     """A reshape that merges space with other axes, the cases 3 to 5 of `reshape`."""
     counting = {block for block, _ in x.tiles or ()}
     if counting and all(set(old) <= counting or not set(old) & counting for old, _ in blocks):
-        return _space_to_depth(x, shape, blocks, rules)
+        return _blocks_to_depth(x, shape, blocks, rules)
     if len(shape) == 3 and x.axes == tuple(range(2, x.data.ndim)):
         return _fold(x, shape)
     if sum(extent != 1 for extent in shape[1:]) == 1:
@@ -186,7 +186,17 @@ def _merge(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) ->
     raise RefusedError(f"it merges space with channels, {tuple(x.data.shape)} to {tuple(shape)}")
 
 
-def _space_to_depth(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) -> Masked:
+def space_to_depth(x: Masked, block: int, order: Sequence[int], rules: MaskRules) -> Value:
+    """SpaceToDepth of a map `[N, C, H, W]`; `order` arranges `[N, C, H/b, b, W/b, b]` before channels merge."""
+    if x.data.ndim != 4 or x.axes != (2, 3):
+        raise RefusedError("it rearranges [N, C, H, W]")
+    n, c, h, w = x.data.shape
+    cut = reshape(x, (n, c, h // block, block, w // block, block), rules)
+    assert isinstance(cut, Masked)
+    return reshape(transpose(cut, order), (n, c * block**2, h // block, w // block), rules)
+
+
+def _blocks_to_depth(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) -> Masked:
     """SpaceToDepth(b): a window of b pixels and stride b neighbour-pads the map, then it is rearranged.
 
     `x` is the map cut into blocks, in any order of axes: the map is put together again, padded, and cut as it

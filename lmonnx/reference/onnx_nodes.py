@@ -12,8 +12,8 @@ from lmonnx.errors import Offence, OptionError, UnsupportedOpError
 from lmonnx.masking import MaskRules
 from lmonnx.reference import layout as layouts
 from lmonnx.reference.activation import Masked, RefusedError, Unknown, Value, join, offence, settle
+from lmonnx.reference.onnx_call import Call, Node
 from lmonnx.reference.onnx_operators import masked_call, plain_call
-from lmonnx.reference.onnx_plain import Call, Node
 
 
 def mask_aware_nodes(
@@ -33,15 +33,15 @@ def mask_aware_nodes(
         initializers: the file's parameters by name.
         image: name of the graph's one input.
         outputs: names of the graph's outputs.
-        opset: 9 to 22.
+        opset: 9 to 28.
         rules: the choices of layer masking; the defaults of MaskRules if None.
         layout: of the graph's own input, "NCHW" or "NHWC"; the image given is NCHW and transposed first.
 
     Raises:
         OptionError: if the opset or the layout is not one of those, or an output is no value of the graph.
     """
-    if not 9 <= opset <= 22:
-        raise OptionError(f"the reference knows the opsets 9 to 22, not {opset}")
+    if not 9 <= opset <= 28:
+        raise OptionError(f"the reference knows the opsets 9 to 28, not {opset}")
     if layout not in ("NCHW", "NHWC"):
         raise OptionError(f"layout {layout!r} is unknown; choose one of NCHW, NHWC")
     known = {image, *initializers, *(name for node in nodes for name in node.outputs)}

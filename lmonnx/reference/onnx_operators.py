@@ -1,6 +1,6 @@
 """The masked functions by ONNX names: what each operator does to a masked input.
 
-A function takes the call and the node's inputs, None for an absent optional one, for opsets 9 to 22.
+A function takes the call and the node's inputs, None for an absent optional one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmonnx.masking import MaskRules, Window
-from lmonnx.reference import functions, layout, onnx_plain, windows
+from lmonnx.masking import MaskRules
+from lmonnx.reference import functions, layout, onnx_plain, onnx_windows, refusals
 from lmonnx.reference.activation import Masked, RefusedError, Value
-from lmonnx.reference.onnx_plain import Call
+from lmonnx.reference.onnx_call import Call
+from lmonnx.reference.onnx_elementwise import JOINS, POINTWISE
 
 Rule = Callable[..., Value | tuple[Value, ...]]
 
@@ -28,45 +29,11 @@ REMOVED: dict[str, tuple[float | None, ...]] = {
     "Div": (None, 1),
     "Exp": (0,),
     "Log": (1,),
+    "Mod": (None, 1),
     "Pow": (1, 1),
     "Reciprocal": (1,),
     "Sqrt": (1,),
 }
-
-
-def window_of(call: Call, kernel: Sequence[int], size: Sequence[int]) -> Window:
-    """The window of a Conv or a pool, with auto_pad resolved for a map of this size."""
-    rank = len(kernel)
-    pads = call.get("pads") or [0] * (2 * rank)
-    window = Window(
-        tuple(kernel),
-        tuple(call.get("strides") or [1] * rank),
-        tuple(call.get("dilations") or [1] * rank),
-        tuple(zip(pads[:rank], pads[rank:], strict=True)),
-        bool(call.get("ceil_mode", 0)),
-    )
-    auto = call.get("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        pairs = windows.same_pads(window, tuple(size), upper=auto == "SAME_UPPER")
-        return replace(window, pads=pairs, ceil_mode=False)
-    return replace(window, pads=((0, 0),) * rank) if auto == "VALID" else window
-
-
-def _conv(call: Call, x: Masked, weight: Tensor, bias: Tensor | None = None) -> Value:
-    window = window_of(call, weight.shape[2:], x.shape[2:])
-    return windows.conv(x, weight, bias, window, call.get("group", 1), call.rules)
-
-
-def _max_pool(call: Call, x: Masked) -> Value:
-    if any(call.node.outputs[1:]):
-        raise RefusedError("the indices of a maximum have no masked meaning")
-    return windows.max_pool(x, window_of(call, call.get("kernel_shape"), x.shape[2:]))
-
-
-def _average_pool(call: Call, x: Masked) -> Value:
-    window = window_of(call, call.get("kernel_shape"), x.shape[2:])
-    include_pad = bool(call.get("count_include_pad", 0))
-    return windows.average_pool(x, window, include_pad=include_pad, rules=call.rules)
 
 
 def _global(reduce: Callable[..., Value]) -> Rule:
@@ -88,6 +55,17 @@ def _reduce(reduce: Callable[..., Value]) -> Rule:
     return rule
 
 
+def _over_channels(function: Callable[..., Tensor], what: str) -> Callable[..., Value]:
+    """A reduction that no removed position may enter: the op at every pixel; `what` names it."""
+
+    def rule(_: Call, x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
+        return functions.over_channels(
+            x, dims, what, lambda data: function(data, dims, keepdim=keepdim), keepdim=keepdim
+        )
+
+    return rule
+
+
 def _mean(call: Call, x: Masked, dims: Sequence[int], *, keepdim: bool) -> Value:
     return functions.reduce_mean(x, dims, keepdim=keepdim, rules=call.rules)
 
@@ -105,7 +83,7 @@ def _summed(
         total = _sum(call, x.holding(before(x.data)), dims, keepdim=keepdim)
         if after is None:
             return total
-        return total.holding(after(total.data)) if isinstance(total, Masked) else after(total)
+        return functions.onto(total, after)
 
     return rule
 
@@ -140,18 +118,53 @@ def _layer_norm(call: Call, x: Masked, scale: Tensor, bias: Tensor | None = None
     return functions.layer_norm(x, dims, scale, bias, call.get("epsilon", 1e-5))
 
 
+def _rms_norm(call: Call, x: Masked, scale: Tensor) -> Value:
+    dims = range(call.get("axis", -1) % x.data.ndim, x.data.ndim)
+    return functions.rms_norm(x, dims, scale, call.get("epsilon", 1e-5))
+
+
+def _mean_variance_norm(call: Call, x: Masked) -> Value:
+    """(x − mean) / (deviation + 1e-9), the statistics over kept; the batch, which ONNX reduces too by default, not."""
+    dims = [axis % x.data.ndim for axis in call.get("axes", [0, 2, 3])]
+    if 0 in dims:
+        raise RefusedError("it normalises over the batch")
+    return x.holding(functions.standardise(x, dims, 1e-9, outside=True))
+
+
+def _lrn(call: Call, x: Masked) -> Value:
+    if 1 in x.axes:
+        raise RefusedError("its channels are not axis 1")
+    return functions.pointwise(lambda data: onnx_plain.lrn(call, data), x)
+
+
+def _hardmax(call: Call, x: Masked) -> Value:
+    functions.per_pixel(x, onnx_plain.softmax_dims(call, x.data.ndim), "a maximum")
+    return functions.pointwise(lambda data: onnx_plain.hardmax(call, data), x)
+
+
+def _slice(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
+    for axis, positions in onnx_plain.slices(call, x.data.shape, inputs):
+        x = layout.crop(x, axis, positions)
+    return x
+
+
+def _split(call: Call, x: Masked, sizes: Tensor | None = None) -> tuple[Value, ...]:
+    axis = call.get("axis", 0)
+    return layout.split(x, onnx_plain.split_sizes(call, x.data.shape[axis], sizes), axis)
+
+
 def _softmax(call: Call, x: Masked) -> Value:
     functions.per_pixel(x, onnx_plain.softmax_dims(call, x.data.ndim), "a softmax")
     return functions.pointwise(lambda data: onnx_plain.softmax(call, data), x)
 
 
 def _pointwise(name: str) -> Rule:
-    removed, plain = REMOVED.get(name, (None,))[0], onnx_plain.POINTWISE[name]
+    removed, plain = REMOVED.get(name, (None,))[0], POINTWISE[name]
     return lambda call, x, *rest: functions.pointwise(lambda data: plain(call, data, *rest), x, removed)
 
 
 def _join(name: str) -> Rule:
-    removed, plain = REMOVED.get(name, ()), onnx_plain.JOINS[name]
+    removed, plain = REMOVED.get(name, ()), JOINS[name]
     return lambda call, *operands: functions.combine(lambda *data: plain(call, *data), operands, removed)
 
 
@@ -166,11 +179,11 @@ def _transpose(call: Call, x: Masked) -> Value:
 
 
 def _reshape(call: Call, x: Masked, shape: Tensor) -> Value:
-    return layout.reshape(x, onnx_plain.resolved_shape(call, x.data.shape, shape))
+    return layout.reshape(x, onnx_plain.resolved_shape(call, x.data.shape, shape), call.rules)
 
 
 def _flatten(call: Call, x: Masked) -> Value:
-    return layout.reshape(x, onnx_plain.flattened_shape(call, x.data.shape))
+    return layout.reshape(x, onnx_plain.flattened_shape(call, x.data.shape), call.rules)
 
 
 def _squeeze(call: Call, x: Masked, axes: Tensor | None = None) -> Value:
@@ -194,48 +207,65 @@ def _pad(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
 
 
 # Joins and Concat may have a mask in every input; the others only in their first.
-JOINED = frozenset({*onnx_plain.JOINS, "Concat", "MatMul"})
+JOINED = frozenset({*JOINS, "Concat", "MatMul"})
 
 ONNX_OPERATORS: dict[str, Rule] = {
-    **{name: _pointwise(name) for name in onnx_plain.POINTWISE},
-    **{name: _join(name) for name in onnx_plain.JOINS},
-    "AveragePool": _average_pool,
+    **{name: _pointwise(name) for name in POINTWISE},
+    **{name: _join(name) for name in JOINS},
+    "AveragePool": onnx_windows.average_pool,
     "BatchNormalization": _batch_norm,
     "Concat": lambda call, *operands: functions.concat(operands, call.get("axis"), call.rules),
-    "Conv": _conv,
+    "Conv": onnx_windows.conv,
     "Dropout": _dropout,
+    "Expand": lambda _, x, shape: layout.expand(x, shape.tolist()),
     "Flatten": _flatten,
     "Gather": lambda call, x, indices: layout.take(x, indices, call.get("axis", 0)),
     "GlobalAveragePool": _global(_mean),
     "GlobalMaxPool": _global(_max),
     "GroupNormalization": _group_norm,
+    "Hardmax": _hardmax,
     "Identity": lambda _, x: x,
     "InstanceNormalization": _instance_norm,
+    "LRN": _lrn,
     "LayerNormalization": _layer_norm,
     "LogSoftmax": _softmax,
     "MatMul": lambda _, a, b: functions.matmul(a, b),
-    "MaxPool": _max_pool,
+    "MaxPool": onnx_windows.max_pool,
+    "MeanVarianceNormalization": _mean_variance_norm,
     "Pad": _pad,
+    "RMSNormalization": _rms_norm,
     "ReduceL1": _reduce(_summed(torch.abs)),
     "ReduceL2": _reduce(_summed(torch.square, torch.sqrt)),
+    "ReduceLogSum": _reduce(_over_channels(onnx_plain.log_sum, "the logarithm of a sum")),
+    "ReduceLogSumExp": _reduce(_over_channels(torch.logsumexp, "the logarithm of a sum")),
     "ReduceMax": _reduce(_max),
     "ReduceMean": _reduce(_mean),
     "ReduceMin": _reduce(_min),
+    "ReduceProd": _reduce(_over_channels(onnx_plain.product, "a product")),
     "ReduceSum": _reduce(_sum),
     "ReduceSumSquare": _reduce(_summed(torch.square)),
     "Reshape": _reshape,
+    "Resize": onnx_windows.resize,
     "Shape": lambda call, x: onnx_plain.shape_of(call, x.shape),
+    "Slice": _slice,
     "Softmax": _softmax,
+    "SpaceToDepth": onnx_windows.space_to_depth,
+    "Split": _split,
     "Squeeze": _squeeze,
+    "Tile": lambda _, x, repeats: layout.tile(x, repeats.tolist()),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
 
+# Operators that newer opsets have under another name.
+SUCCESSORS = {"Upsample": "Resize"}
+
 # Maps without a mask, such as a squeeze-excite gate, are maps that are kept everywhere: by area, where no
 # epsilon is added, these rules then are the operators themselves.
 WINDOWED = frozenset(
-    {"AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}
-    | {"GroupNormalization", "InstanceNormalization", "LayerNormalization"}
+    {"AveragePool", "BatchNormalization", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}
+    | {"GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization", "MeanVarianceNormalization"}
+    | {"RMSNormalization", "SpaceToDepth"}
 )
 
 
@@ -246,7 +276,9 @@ def masked_call(call: Call, inputs: Sequence[Value | None]) -> Value | tuple[Val
         RefusedError: if the operator has no rule, or its rule refuses these inputs.
     """
     name = call.node.operator
-    rule = ONNX_OPERATORS.get(name)
+    rule = ONNX_OPERATORS.get(SUCCESSORS.get(name, name))
+    if name in refusals.ONNX:
+        raise RefusedError(refusals.ONNX[name], "use a network without it")
     if rule is None:
         raise RefusedError("masking has no rule for it")
     if any(isinstance(x, Masked) and x.border for x in inputs) and name not in BORDER_READERS:

@@ -1,156 +1,23 @@
 """ONNX operators on values without a mask: parameters, shape arithmetic, classifier heads.
 
 Every function takes the call and the node's inputs, None for an absent optional one, as ONNX defines them for
-opsets 9 to 22. Floating numbers are in the dtype of the image, whatever the file says.
+the opsets that the front end reads. Floating numbers are in the dtype of the image, whatever the file says.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from lmonnx.masking import MaskRules
 from lmonnx.reference.activation import RefusedError
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of an ONNX graph, in Python and NumPy values.
-
-    Attributes:
-        name: the node's name, for messages.
-        operator: such as `"Conv"`.
-        inputs: names of values; `""` is an absent optional input.
-        outputs: names of values; `""` is an output that is not asked for.
-        attributes: integers, floats, strings, lists of them, arrays for tensors.
-        domain: `""` for ONNX's own operators.
-    """
-
-    name: str
-    operator: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    domain: str = ""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A node in its circumstances.
-
-    Attributes:
-        node: what is called.
-        opset: of the file.
-        rules: the choices of layer masking.
-        dtype: floating, of the computation.
-        device: of the computation.
-    """
-
-    node: Node
-    opset: int
-    rules: MaskRules
-    dtype: torch.dtype
-    device: torch.device
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute, or ONNX's default for it."""
-        return self.node.attributes.get(name, default)
-
-    def tensor(self, array: NDArray[Any] | Sequence[Any] | float) -> Tensor:
-        """A tensor of a file's numbers on the device; floating ones in the dtype of the computation."""
-        array = np.asarray(array)
-        floating = array.dtype.kind == "f"
-        tensor = torch.from_numpy(np.array(array, np.float64 if floating else array.dtype))
-        return tensor.to(self.device, self.dtype if floating else tensor.dtype)
-
-    def numbers(self, name: str, given: Tensor | None) -> list[int] | None:
-        """Integers that older opsets have as the attribute `name` and newer ones as an input."""
-        if given is not None:
-            return [int(number) for number in given.reshape(-1).tolist()]
-        value = self.get(name)
-        return None if value is None else [int(number) for number in np.atleast_1d(value)]
-
-    def numeric_type(self, to: int) -> torch.dtype:
-        """The torch dtype of a TensorProto data type."""
-        integers = {
-            2: torch.uint8,
-            3: torch.int8,
-            5: torch.int16,
-            6: torch.int32,
-            7: torch.int64,
-            9: torch.bool,
-        }
-        if to in (1, 10, 11, 16):
-            return self.dtype
-        if to not in integers:
-            raise RefusedError(f"the reference has no data type {to}")
-        return integers[to]
-
-
-# Elementwise functions of one activation; further inputs are parameters.
-POINTWISE: dict[str, Callable[..., Tensor]] = {
-    "Abs": lambda _, x: x.abs(),
-    "Cast": lambda call, x: x.to(call.numeric_type(call.get("to"))),
-    "Ceil": lambda _, x: x.ceil(),
-    "Celu": lambda call, x: F.celu(x, call.get("alpha", 1.0)),
-    "Clip": lambda call, x, low=None, high=None: _clip(call, x, low, high),
-    "Elu": lambda call, x: F.elu(x, call.get("alpha", 1.0)),
-    "Erf": lambda _, x: torch.erf(x),
-    "Exp": lambda _, x: x.exp(),
-    "Floor": lambda _, x: x.floor(),
-    "Gelu": lambda call, x: F.gelu(x, approximate=call.get("approximate", "none")),
-    "HardSigmoid": lambda call, x: (call.get("alpha", 0.2) * x + call.get("beta", 0.5)).clamp(0, 1),
-    "HardSwish": lambda _, x: x * (x / 6 + 0.5).clamp(0, 1),
-    "LeakyRelu": lambda call, x: F.leaky_relu(x, call.get("alpha", 0.01)),
-    "Log": lambda _, x: x.log(),
-    "Mish": lambda _, x: F.mish(x),
-    "Neg": lambda _, x: -x,
-    "Reciprocal": lambda _, x: x.reciprocal(),
-    "Relu": lambda _, x: torch.relu(x),
-    "Round": lambda _, x: x.round(),
-    "Selu": lambda call, x: _selu(x, call.get("alpha", 1.6732632423543772), call.get("gamma", 1.0507009873554805)),
-    "Sigmoid": lambda _, x: torch.sigmoid(x),
-    "Sign": lambda _, x: x.sign(),
-    "Softplus": lambda _, x: torch.logaddexp(x, torch.zeros_like(x)),
-    "Softsign": lambda _, x: F.softsign(x),
-    "Sqrt": lambda _, x: x.sqrt(),
-    "Tanh": lambda _, x: x.tanh(),
-}
-
-# Elementwise functions of several activations.
-JOINS: dict[str, Callable[..., Tensor]] = {
-    "Add": lambda _, a, b: a + b,
-    "Div": lambda _, a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc"),
-    "Max": lambda _, *values: functools.reduce(torch.maximum, values),
-    "Mean": lambda _, *values: functools.reduce(torch.add, values) / len(values),
-    "Min": lambda _, *values: functools.reduce(torch.minimum, values),
-    "Mul": lambda _, a, b: a * b,
-    "PRelu": lambda _, x, slope: torch.where(x >= 0, x, slope * x),
-    "Pow": lambda _, a, b: (a**b).to(a.dtype),
-    "Sub": lambda _, a, b: a - b,
-    "Sum": lambda _, *values: functools.reduce(torch.add, values),
-}
-
-
-def _clip(call: Call, x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
-    """Clip, whose bounds are attributes before opset 11 and inputs since."""
-    least = call.get("min") if low is None else low.to(x.dtype)
-    most = call.get("max") if high is None else high.to(x.dtype)
-    x = x if least is None else torch.maximum(x, torch.as_tensor(least, dtype=x.dtype, device=x.device))
-    return x if most is None else torch.minimum(x, torch.as_tensor(most, dtype=x.dtype, device=x.device))
-
-
-def _selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
-    return gamma * (x.clamp(min=0) + alpha * torch.expm1(x.clamp(max=0)))
+from lmonnx.reference.onnx_call import Call
+from lmonnx.reference.onnx_elementwise import JOINS, POINTWISE
+from lmonnx.reference.onnx_windows import plain_conv, plain_resize
 
 
 def softmax(call: Call, x: Tensor) -> Tensor:
@@ -223,14 +90,19 @@ def _constant_of_shape(call: Call, shape: Tensor) -> Tensor:
     return value.reshape(()).expand([int(extent) for extent in shape.tolist()]).clone()
 
 
-def _slice(call: Call, x: Tensor, *inputs: Tensor | None) -> Tensor:
+def slices(call: Call, shape: Sequence[int], inputs: Sequence[Tensor | None]) -> list[tuple[int, range]]:
+    """The positions that Slice takes along each of its axes."""
     given = [*inputs, *[None] * (4 - len(inputs))]
     starts, ends = call.numbers("starts", given[0]) or [], call.numbers("ends", given[1]) or []
     axes = call.numbers("axes", given[2]) or list(range(len(starts)))
     steps = call.numbers("steps", given[3]) or [1] * len(starts)
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        indices = range(x.shape[axis])[start:end:step]
-        x = x.index_select(axis, torch.tensor(list(indices), dtype=torch.int64, device=x.device))
+    found = zip(starts, ends, axes, steps, strict=True)
+    return [(axis % len(shape), range(shape[axis])[start:end:step]) for start, end, axis, step in found]
+
+
+def _slice(call: Call, x: Tensor, *inputs: Tensor | None) -> Tensor:
+    for axis, positions in slices(call, x.shape, inputs):
+        x = x.index_select(axis, torch.tensor(list(positions), dtype=torch.int64, device=x.device))
     return x
 
 
@@ -241,10 +113,18 @@ def _gather(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     return taken.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
-def _split(call: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-    axis, parts = call.get("axis", 0), len(call.node.outputs)
+def split_sizes(call: Call, extent: int, sizes: Tensor | None) -> list[int]:
+    """The extents of Split's outputs: as given, or equal, the last one smaller if they do not divide."""
     given = call.numbers("split", sizes)
-    return torch.split(x, given or -(-x.shape[axis] // parts), axis)
+    if given:
+        return given
+    part = -(-extent // call.get("num_outputs", len(call.node.outputs)))
+    return [min(part, extent - start) for start in range(0, extent, part)]
+
+
+def _split(call: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+    axis = call.get("axis", 0)
+    return torch.split(x, split_sizes(call, x.shape[axis], sizes), axis)
 
 
 def shape_of(call: Call, shape: Sequence[int]) -> Tensor:
@@ -287,14 +167,54 @@ def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return reduce
 
 
-def _product(x: Tensor, dims: Sequence[int], *, keepdim: bool) -> Tensor:
+def log_sum(x: Tensor, dims: Sequence[int], *, keepdim: bool) -> Tensor:
+    """The logarithm of the sum."""
+    return x.sum(tuple(dims), keepdim=keepdim).log()
+
+
+def product(x: Tensor, dims: Sequence[int], *, keepdim: bool) -> Tensor:
+    """The product over several axes."""
     for dim in sorted(dims, reverse=True):
         x = x.prod(dim, keepdim=keepdim)
     return x
 
 
-def _argmax(call: Call, x: Tensor) -> Tensor:
-    return x.argmax(call.get("axis", 0), keepdim=bool(call.get("keepdims", 1)))
+def _arg(extreme: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def function(call: Call, x: Tensor) -> Tensor:
+        axis, x = call.get("axis", 0), x if not call.get("select_last_index", 0) else x.flip(call.get("axis", 0))
+        found: Tensor = extreme(x, axis, keepdim=bool(call.get("keepdims", 1)))
+        last: int = x.shape[axis] - 1
+        return last - found if call.get("select_last_index", 0) else found
+
+    return function
+
+
+def _top_k(call: Call, x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    found = torch.topk(x, int(k.reshape(()).item()), call.get("axis", -1), bool(call.get("largest", 1)))
+    return found.values, found.indices
+
+
+def hardmax(call: Call, x: Tensor) -> Tensor:
+    """1 at the first maximum over `softmax_dims` and 0 elsewhere."""
+    dims = softmax_dims(call, x.ndim)
+    flat = x.flatten(dims[0], dims[-1])
+    hot: Tensor = F.one_hot(flat.argmax(dims[0]), flat.shape[dims[0]])
+    return hot.to(x.dtype).movedim(-1, dims[0]).reshape(x.shape)
+
+
+def lrn(call: Call, x: Tensor) -> Tensor:
+    """Local response normalisation, x / (bias + alpha / size · sum of squares over `size` channels) ^ beta."""
+    size, channels = call.get("size"), x.shape[1]
+    before, squares = (size - 1) // 2, x.square().movedim(1, -1)
+    total = F.pad(squares, (before, size - 1 - before)).unfold(-1, size, 1).sum(-1).movedim(-1, 1)
+    assert total.shape[1] == channels
+    return x / (call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * total) ** call.get("beta", 0.75)
+
+
+def _cumulative_sum(call: Call, x: Tensor, axis: Tensor) -> Tensor:
+    if call.get("exclusive", 0) or call.get("reverse", 0):
+        raise RefusedError("the reference has no exclusive or reversed sums")
+    return x.cumsum(int(axis.reshape(()).item()))
 
 
 def _dropout(_: Call, x: Tensor, *__: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -304,44 +224,50 @@ def _dropout(_: Call, x: Tensor, *__: Tensor | None) -> tuple[Tensor, Tensor]:
 PLAIN: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     **POINTWISE,
     **JOINS,
-    "And": lambda _, a, b: a & b,
-    "ArgMax": _argmax,
+    "ArgMax": _arg(torch.argmax),
+    "ArgMin": _arg(torch.argmin),
+    "BitShift": lambda call, a, b: a << b if call.get("direction") == "LEFT" else a >> b,
     "CastLike": lambda _, x, like: x.to(like.dtype),
     "Concat": lambda call, *parts: torch.cat(parts, call.get("axis")),
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
+    "Conv": plain_conv,
+    "Cos": lambda _, x: x.cos(),
+    "CumSum": _cumulative_sum,
     "Dropout": _dropout,
-    "Equal": lambda _, a, b: a == b,
+    "Einsum": lambda call, *operands: torch.einsum(call.get("equation"), *operands),
     "Expand": lambda _, x, shape: x * torch.ones(shape.tolist(), dtype=x.dtype, device=x.device),
     "Flatten": lambda call, x: x.reshape(flattened_shape(call, x.shape)),
     "Gather": _gather,
     "Gemm": _gemm,
-    "Greater": lambda _, a, b: a > b,
+    "Hardmax": hardmax,
     "Identity": lambda _, x: x,
-    "Less": lambda _, a, b: a < b,
     "LogSoftmax": softmax,
     "MatMul": lambda _, a, b: a @ b,
-    "Not": lambda _, x: ~x,
-    "Or": lambda _, a, b: a | b,
     "Pad": _pad,
     "Range": lambda _, start, limit, delta: torch.arange(*[v.item() for v in (start, limit, delta)]).to(start),
     "ReduceL1": _reduce(lambda x, dims, keepdim: x.abs().sum(dims, keepdim=keepdim)),
     "ReduceL2": _reduce(lambda x, dims, keepdim: x.square().sum(dims, keepdim=keepdim).sqrt()),
+    "ReduceLogSum": _reduce(log_sum),
+    "ReduceLogSumExp": _reduce(torch.logsumexp),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin),
-    "ReduceProd": _reduce(_product),
+    "ReduceProd": _reduce(product),
     "ReduceSum": _reduce(torch.sum),
     "ReduceSumSquare": _reduce(lambda x, dims, keepdim: x.square().sum(dims, keepdim=keepdim)),
     "Reshape": lambda call, x, shape: x.reshape(resolved_shape(call, x.shape, shape)),
+    "Resize": plain_resize,
     "Shape": lambda call, x: shape_of(call, x.shape),
+    "Sin": lambda _, x: x.sin(),
     "Size": lambda call, x: call.tensor(np.array(x.numel())),
     "Slice": _slice,
     "Softmax": softmax,
     "Split": _split,
     "Squeeze": _squeeze,
     "Tile": lambda _, x, repeats: x.tile(repeats.tolist()),
+    "TopK": _top_k,
     "Transpose": lambda call, x: x.permute(call.get("perm", list(range(x.ndim))[::-1])),
     "Unsqueeze": _unsqueeze,
-    "Where": lambda _, condition, a, b: torch.where(condition, a, b),
+    "Upsample": plain_resize,
 }

@@ -18,6 +18,11 @@ from lmonnx.reference.activation import Masked, wide
 HALF = Fraction(1, 2)
 
 
+def snapped(value: float) -> float:
+    """`value`, or the whole number that it is but for the rounding of a float32 scale."""
+    return round(value) if abs(value - round(value)) < 1e-3 else value
+
+
 def ratio(extent: int, count: int, scale: float | None) -> Fraction:
     """Scale of an axis that grows from `extent` to `count` pixels, of which `scale` may be a rounded value."""
     whole = Fraction(count, extent)

@@ -133,6 +133,27 @@ def average_pool(
     return _rescaled(x, op, rules)
 
 
+def channel_average(x: Masked, window: Window, *, include_pad: bool, divisor: int | None = None) -> Masked:
+    """A mean along the axis before space alone, as local response normalisation takes it: the op at every pixel.
+
+    Args:
+        x: `[N, 1, C, H, W]`.
+        window: of three axes; over space it has extent 1, stride 1 and no pads.
+        include_pad: whether pads count in the divisor.
+        divisor: divides instead of the number of channels.
+    """
+    over_space = zip(window.kernel[1:], window.strides[1:], window.pads[1:], strict=True)
+    if x.data.ndim != 5 or x.axes != (3, 4) or x.border or any(part != (1, 1, (0, 0)) for part in over_space):
+        raise RefusedError("a window of three axes slides over space too")
+
+    def total(data: Tensor, fill: float) -> Tensor:
+        padded = F.pad(data, (0, 0, 0, 0, *window.pads[0]), value=fill)
+        return padded.unfold(2, window.kernel[0], window.strides[0]).sum(-1)
+
+    count = divisor or total(torch.ones_like(x.data), float(include_pad))
+    return Masked(total(x.data, 0.0) / count, x.mask, x.axes)
+
+
 def adaptive_average(x: Masked, size: tuple[int, int], rules: MaskRules) -> Value:
     """Adaptive average to `size`; to 1×1 it is the global average and the result is plain."""
     _demand_map(x)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx_cases import CASES, f32, i64
 from reference_networks import SIZE, Everything
 from torch import Tensor
 
@@ -65,109 +66,6 @@ def model_of(nodes: list[onnx.NodeProto], parameters: dict[str, Any], opset: int
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
 
-def case(operator: str, opset: int = 18, *, before: tuple[Any, ...] = (), **given: Any) -> Any:
-    """One node that reads x (or what the nodes `before` make of it), parameters as arrays, attributes."""
-    parameters = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
-    attributes = {name: value for name, value in given.items() if name not in parameters}
-    data = attributes.pop("reads", ["x"])
-    nodes = [*before, helper.make_node(operator, [*data, *parameters], ["y"], name="tested", **attributes)]
-    return operator, opset, nodes, parameters
-
-
-def f32(*shape: int, seed: int = 0) -> Any:
-    return (np.random.default_rng(seed).random(shape) + 0.5).astype(np.float32)
-
-
-def i64(*values: int) -> Any:
-    return np.array(values, np.int64)
-
-
-NEGATED = (helper.make_node("Neg", ["x"], ["z"]),)
-NHWC = (helper.make_node("Transpose", ["x"], ["z"], perm=[0, 2, 3, 1]),)
-POOLED = (helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["z"]))
-POSITIVE = (helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Exp", ["a"], ["z"]))
-PADDED = (helper.make_node("Pad", ["x"], ["z"], pads=[0, 0, 1, 2, 0, 0, 0, 1]),)
-
-CASES = [
-    *[
-        case(name)
-        for name in [
-            "Abs",
-            "Ceil",
-            "Celu",
-            "Elu",
-            "Erf",
-            "Exp",
-            "Floor",
-            "HardSigmoid",
-            "Identity",
-            "LeakyRelu",
-            "Mish",
-            "Neg",
-        ]
-    ],
-    *[
-        case(name)
-        for name in ["Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh"]
-    ],
-    *[
-        case(name, reads=["x", "z"], before=NEGATED)
-        for name in ["Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum"]
-    ],
-    case("HardSwish"),
-    case("Gelu", 20, approximate="tanh"),
-    case("Log", reads=["z"], before=POSITIVE),
-    case("Sqrt", reads=["z"], before=POSITIVE),
-    case("Pow", reads=["z"], before=POSITIVE, exponent=np.float32(0.5).reshape(1)),
-    case("Cast", to=TensorProto.INT32),
-    case("Clip", low=np.array(-0.5, np.float32), high=np.array(0.25, np.float32)),
-    case("Clip", 10, min=-0.5, max=0.25),
-    case("Dropout", 12),
-    case("PRelu", slope=f32(4, 1, 1)),
-    case("BatchNormalization", s=f32(4), b=f32(4, seed=1), m=f32(4, seed=2), v=f32(4, seed=3)),
-    case("InstanceNormalization", s=f32(4), b=f32(4, seed=1)),
-    case("GroupNormalization", 21, s=f32(4), b=f32(4, seed=1), num_groups=2),
-    case("LayerNormalization", reads=["z"], before=NHWC, s=f32(4), b=f32(4, seed=1)),
-    case("LayerNormalization", s=f32(6, 5), axis=-2),
-    case("Conv", w=f32(6, 2, 3, 3), b=f32(6), group=2, pads=[1, 1, 1, 1], strides=[2, 2]),
-    case("Conv", w=f32(3, 4, 3, 2), auto_pad="SAME_UPPER", strides=[2, 1]),
-    case("Conv", w=f32(3, 4, 2, 2), auto_pad="SAME_LOWER"),
-    case("Conv", 10, reads=["z"], before=PADDED, w=f32(3, 4, 3, 3), pads=[0, 1, 1, 0]),
-    case("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[0, 1, 1, 0]),
-    case("MaxPool", kernel_shape=[2, 2], dilations=[2, 3], storage_order=1),
-    case("MaxPool", 10, reads=["z"], before=PADDED, kernel_shape=[3, 3]),
-    case("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
-    case("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], auto_pad="NOTSET"),
-    case("AveragePool", kernel_shape=[3, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
-    case("AveragePool", kernel_shape=[6, 5]),
-    case("GlobalAveragePool"),
-    case("GlobalMaxPool"),
-    *[case(name, 17, axes=[2, 3], keepdims=0) for name in ("ReduceMean", "ReduceMax", "ReduceMin")],
-    *[case(name, axes=i64(-1)) for name in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum")],
-    case("ReduceMean", axes=i64(1)),
-    case("ReduceSum", 12, axes=[2, 3]),
-    case("Gather", indices=i64(2, 0, -1), axis=1),
-    *[case(name, axes=i64(-1)) for name in ("ReduceL1", "ReduceL2", "ReduceSumSquare")],
-    case("Softmax", axis=1),
-    case("Softmax", 12, reads=["z"], before=NHWC, axis=3),
-    case("LogSoftmax", axis=1),
-    case("Concat", reads=["x", "z"], before=NEGATED, axis=1),
-    case("Concat", reads=["x", "z"], before=NEGATED, axis=-1),
-    case("Transpose", perm=[0, 2, 3, 1]),
-    case("Reshape", shape=i64(0, 2, 2, 6, 5)),
-    case("Reshape", shape=i64(0, 0, -1)),
-    case("Reshape", shape=i64(0, -1)),
-    case("Flatten"),
-    case("Squeeze", reads=["z"], before=(helper.make_node("Unsqueeze", ["x"], ["z"], axes=[1]),), opset=12, axes=[1]),
-    case("Unsqueeze", axes=i64(1, -1)),
-    case("Unsqueeze", 12, axes=[2]),
-    case("Pad", pads=i64(0, 0, 1, 2, 0, 0, 1, 0), mode="reflect"),
-    case("Pad", pads=i64(1, 2, 0, 1), value=np.array(0, np.float32), axes=i64(3, 2), mode="edge"),
-    case("MatMul", reads=["z"], before=NHWC, w=f32(4, 3)),
-    case("Gemm", reads=["z"], before=POOLED, w=f32(3, 4), b=f32(3), transB=1, alpha=0.5),
-    case("Shape", start=1),
-    case("Softmax", 11, reads=["z"], before=POOLED),
-]
 IDS = [f"{operator}-{opset}-{index}" for index, (operator, opset, _, _) in enumerate(CASES)]
 
 
@@ -315,10 +213,17 @@ REFUSED = {
     "indices": (helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2]), 18, "indices"),
     "squeeze of all": (helper.make_node("Squeeze", ["x"], ["y"]), 12, "batch"),
     "softmax before 13": (helper.make_node("Softmax", ["x"], ["y"]), 12, "softmax over space"),
-    "no rule": (helper.make_node("Resize", ["x"], ["y"]), 18, "no rule"),
+    "no rule": (helper.make_node("Trilu", ["x"], ["y"]), 18, "no rule"),
+    "undefined": (helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=2), 18, "channels as pixels"),
+    "resize to nothing": (helper.make_node("Resize", ["x"], ["y"]), 18, "neither scales nor sizes"),
+    "cubic": (helper.make_node("Resize", ["x"], ["y"], mode="cubic"), 18, "cubic"),
+    "antialiased": (helper.make_node("Resize", ["x"], ["y"], mode="linear", antialias=1), 18, "antialiased"),
+    "logarithm over space": (helper.make_node("ReduceLogSumExp", ["x"], ["y"], axes=[2, 3]), 17, "over space"),
+    "normalised batch": (helper.make_node("MeanVarianceNormalization", ["x"], ["y"]), 18, "over the batch"),
+    "sliced batch": (helper.make_node("Slice", ["x"], ["y"], starts=[1], ends=[2], axes=[0]), 9, "slices the batch"),
     "unknown domain": (helper.make_node("Relu", ["x"], ["y"], domain="com.example"), 18, "com.example"),
     "pending output": (helper.make_node("Pad", ["x"], ["y"], pads=[0, 0, 1, 1, 0, 0, 1, 1]), 10, "constant Pad"),
-    "two products": (helper.make_node("MatMul", ["x", "x"], ["y"]), 18, "not a plain matrix"),
+    "two products": (helper.make_node("MatMul", ["x", "x"], ["y"]), 18, "two activations"),
     "masked parameter": (helper.make_node("Conv", ["x", "x"], ["y"]), 18, "parameters is masked"),
     "batch concatenation": (helper.make_node("Concat", ["x", "x"], ["y"], axis=0), 18, "batch"),
 }
