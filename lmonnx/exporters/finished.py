@@ -14,6 +14,7 @@ from lmonnx.errors import ModelError, OptionError, SourceError, VerificationErro
 from lmonnx.exporters.package import kind_of
 from lmonnx.exporters.proof import Verification, prove
 from lmonnx.exporters.sources import Network, resolve
+from lmonnx.exporters.sources.checkpoint import is_file
 from lmonnx.exporters.sources.onnx_file import sha256_of
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.contract import REMEDY
@@ -21,18 +22,23 @@ from lmonnx.runtime.session import Runner
 
 
 def verify(
-    model: str | os.PathLike[str], source: str | os.PathLike[str] | torch.nn.Module, *, weights: str | None = None
+    model: str | os.PathLike[str],
+    source: str | os.PathLike[str] | torch.nn.Module,
+    *,
+    weights: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Repeats the proof on a file that ``lmonnx.export`` wrote, with or without one; the file stays as it is.
 
-    The source is built anew, with the weights, the size and the rules that the file's metadata records. It has to be
-    the one that the file was made from, by its hash. Then the file, as it is, is compared with the reference.
-    What its metadata says of the outputs, and for names of preprocessing and labels, is checked too.
+    The source is built anew, with the weights, the size, the number of classes and the rules that the file's metadata
+    records. It has to be the one that the file was made from, by its hash. Then the file, as it is, is compared with
+    the reference. What its metadata says of the outputs, and what a name says of preprocessing and labels, is checked
+    too.
 
     Args:
         model: the file; the CPU runs it.
         source: the name, the ``.onnx`` file or the module that it was made from.
-        weights: for names, see :func:`lmonnx.exporters.sources.resolve`; those that the file records if None.
+        weights: for names, see :func:`lmonnx.exporters.sources.resolve`; those that the file records if None. Weights
+            that came from a file have to be given again.
 
     Returns:
         The table of differences, of a proof that holds.
@@ -48,7 +54,13 @@ def verify(
     _require_kind(runner, source)
     if _is_file(source):
         _require_file(runner, pathlib.Path(source))  # type: ignore[arg-type]
-    network = resolve(source, weights=weights or _recorded_weights(runner, source), size=runner.size)
+    network = resolve(
+        source,
+        weights=weights or _recorded_weights(runner, source),
+        size=runner.size,
+        classes=None if _is_file(source) or isinstance(source, torch.nn.Module) else _recorded(runner, "classes", int),
+        image_input=_recorded(runner, "image_input", str) if _is_file(source) else None,
+    )
     _require_weights(runner, network)
     _require_contract(runner, network)
     verification = prove(runner, network, rules)
@@ -89,6 +101,18 @@ def _require_file(runner: Runner, path: pathlib.Path) -> None:
             raise SourceError(f"{path} is not the file that {runner.path} was made from: {hashes}")
 
 
+def _recorded(runner: Runner, key: str, kind: type) -> Any:
+    """What the metadata says of how the source was asked for; None if nothing.
+
+    Raises:
+        ModelError: if it is not of that kind.
+    """
+    value = runner.contract.source.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise ModelError(f"{runner.path}: the metadata's lmonnx.source has the {key} {value!r}; {REMEDY}")
+    return value
+
+
 def _recorded_weights(runner: Runner, source: object) -> str:
     """The weights to build a network by name with; a module or a file brings its own."""
     recorded = runner.contract.source
@@ -104,6 +128,8 @@ def _recorded_weights(runner: Runner, source: object) -> str:
     weights = recorded.get("weights", "default")
     if not isinstance(weights, str):
         raise ModelError(f"{runner.path}: the metadata's lmonnx.source names no weights: {weights!r}; {REMEDY}")
+    if is_file(weights):
+        raise WeightsError(f"{runner.path} was made with the weights in a file {weights}; give it: --weights FILE")
     return weights
 
 
@@ -114,6 +140,11 @@ def _require_weights(runner: Runner, network: Network) -> None:
     if not hashes:
         return
     mine, theirs = _named(here), _named(recorded)
+    if mine == theirs and here["kind"] == "factory":
+        raise WeightsError(
+            f"{here['name']} gives other weights than those that {runner.path} records: {hashes}; if it draws them, "
+            "save them once and export with --weights FILE"
+        )
     if mine == theirs and "weights" in here:
         raise WeightsError(
             f"the weights of {mine} differ here from those that {runner.path} records: {hashes}; {REMEDY}"
@@ -127,12 +158,15 @@ def _require_weights(runner: Runner, network: Network) -> None:
 def _require_contract(runner: Runner, network: Network) -> None:
     """What the metadata says of the outputs is so, and what it says of a network by name is that network's.
 
-    Of a module or a file, the preprocessing and the labels are what the exporting user said; nothing can check them.
+    Nothing can check the preprocessing and the labels that the exporting user said: those of a module or a file, and
+    those that the source records as given.
     """
     model = ir.load(runner.path)
     here: dict[str, Any] = {"outputs": {str(value.name): kind_of(value) for value in model.graph.outputs}}
     if network.origin["kind"] not in ("module", "onnx"):
-        here |= {"preprocessing": network.preprocessing, "labels": network.labels}
+        given = _recorded(runner, "given", list) or ()
+        own = {"preprocessing": network.preprocessing, "labels": network.labels}
+        here |= {key: value for key, value in own.items() if key not in given}
     for key, value in here.items():
         if getattr(runner.contract, key) != value:
             raise ModelError(
