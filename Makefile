@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test check release demo mutations dist clean
+.PHONY: test check release demo mutations fuzz zoo dist clean
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: .venv/ready
 	$(BIN)/ruff check
@@ -26,9 +26,17 @@ dist: .venv/ready
 mutations: .venv/ready
 	$(BIN)/python -m tests.mutations
 
+# Ten thousand random graphs; the ordinary tests draw a hundred.
+fuzz: .venv/ready
+	$(BIN)/python -m pytest tests/test_random_graphs.py --numprocesses auto --hypothesis-profile fuzz
+
+# Exports and checks every published network, and writes docs/models.md; goes on where it stopped. Takes hours.
+zoo: .venv/ready
+	$(BIN)/python -m zoo
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[timm,dev]'
 	touch $@
 
 clean:

@@ -7,7 +7,13 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
+
+# The ordinary tests draw the same examples each time; `make fuzz` draws other ones, and more.
+hypothesis.settings.register_profile("ordinary", derandomize=True, max_examples=30)
+hypothesis.settings.register_profile("fuzz", max_examples=2500)
+hypothesis.settings.load_profile("ordinary")
 
 GOLDEN = Path(os.environ.get("LMONNX_TEST_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
 

@@ -17,6 +17,8 @@ from tests.random_moves import MOVES, Draft
 #: A name of MOVES and the numbers that choose.
 Move: TypeAlias = tuple[str, int, int, int, int, int, int]
 
+HEADS = ("none", "GlobalAveragePool", "GlobalMaxPool", "Gemm")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -24,7 +26,7 @@ class Recipe:
 
     Attributes:
         moves: see :data:`MOVES`.
-        head: 0 leaves the last map as it is, 1 to 3 end with an average, a maximum and a product over all of it.
+        head: index into :data:`HEADS`, what reads the last map.
         space: height and width of the image.
         average: of the mask rules.
         concat: of the mask rules.
@@ -44,11 +46,10 @@ class Recipe:
         for name, *numbers in self.moves:
             MOVES[name](draft, numbers)
         value, shape = draft.maps[-1]
-        if self.head == 1:
-            draft.add("GlobalAveragePool", value)
-        elif self.head == 2:
-            draft.add("GlobalMaxPool", value)
-        elif self.head == 3:
+        operator = HEADS[self.head]
+        if operator.startswith("Global"):
+            draft.add(operator, value)
+        elif operator == "Gemm":
             size = int(np.prod(shape))
             draft.add("Gemm", draft.add("Flatten", value), draft.weights(size, 4) * np.sqrt(size / 4))
         elif not draft.steps or value != str(len(draft.steps) - 1):
@@ -73,14 +74,14 @@ class Recipe:
         return kept
 
 
-def recipes() -> st.SearchStrategy[Recipe]:
-    """Graphs of one to eight moves over images of 6 to 12 pixels a side."""
+def recipes(head: int) -> st.SearchStrategy[Recipe]:
+    """Graphs of one to eight moves over images of 6 to 12 pixels a side, with one of :data:`HEADS` behind them."""
     number = st.integers(0, 11)
     move = st.tuples(st.sampled_from(sorted(MOVES)), *[number] * 6)
     return st.builds(
         Recipe,
         moves=st.lists(move, min_size=1, max_size=8).map(tuple),
-        head=st.integers(0, 3),
+        head=st.just(head),
         space=st.tuples(st.integers(6, 12), st.integers(6, 12)),
         average=st.sampled_from(["valid", "area"]),
         concat=st.sampled_from(["all", "any", "majority"]),

@@ -8,17 +8,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from tests.graphs import build, by_onnxruntime, by_reference, images, lowered, proto_of, session
 from tests.laws import assert_close, check_laws
-from tests.random_graphs import Recipe, recipes
+from tests.random_graphs import HEADS, Recipe, recipes
 
 SLACK, FLOOR = 4.0, 2e-6
 #: Graphs of which float32 knows less than this, in standard deviations of the output, say nothing.
 CEILING = 1e-2
 
-#: What failed once.
-FOUND: tuple[Recipe, ...] = ()
+#: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel.
+FOUND = (Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),)
 
 
 def check(recipe: Recipe) -> None:
@@ -41,10 +42,11 @@ def check(recipe: Recipe) -> None:
     check_laws(graph, image, mask, original=unchanged, tolerance=10 * tolerance, rounding=10 * tolerance)
 
 
-@given(recipe=recipes())
+@pytest.mark.parametrize("head", range(len(HEADS)), ids=HEADS)
+@given(data=st.data())
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-def test_random_graph(recipe: Recipe) -> None:
-    check(recipe)
+def test_random_graph(head: int, data: st.DataObject) -> None:
+    check(data.draw(recipes(head)))
 
 
 @pytest.mark.parametrize("recipe", FOUND, ids=str)
