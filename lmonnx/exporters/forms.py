@@ -83,7 +83,7 @@ def _take_pixels(graph: ir.Graph, preprocessing: Preprocessing) -> None:
     """
     (image, mask), join = graph.inputs, graph.node(0)
     assert join.op_type == "Where" and join.inputs[1] is image  # noqa: PT018
-    assert image.dtype is not None
+    assert image.dtype == ir.DataType.FLOAT
     rows, channels, *size = list(image.shape or ())
     pixels = ir.Value(name="image", type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([rows, *size, channels]))
     build = _Builder(graph, join, "image")
@@ -96,9 +96,7 @@ def _take_pixels(graph: ir.Graph, preprocessing: Preprocessing) -> None:
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     for operator, operand in (("Div", np.float32(preprocessing.scale)), ("Sub", mean), ("Div", std)):
         x = build(operator, [x, operand], ir.DataType.FLOAT, shape)
-    if image.dtype != ir.DataType.FLOAT:
-        x = build("Cast", [x], image.dtype, shape, to=image.dtype)
-    x = build("Transpose", [x], image.dtype, ["batch", channels, *size], perm=[0, 3, 1, 2])
+    x = build("Transpose", [x], ir.DataType.FLOAT, ["batch", channels, *size], perm=[0, 3, 1, 2])
     join.replace_input_with(1, x)
     graph.inputs[0] = pixels
 
@@ -120,11 +118,7 @@ def _give_probabilities(graph: ir.Graph) -> None:
             )
         build = _Builder(graph, None, name)
         output.name = build.free(f"{name}/logits")
-        wide = output
-        if output.dtype == ir.DataType.FLOAT16:
-            wide = build("Cast", [output], ir.DataType.FLOAT, list(shape), rule="Softmax", to=ir.DataType.FLOAT)
-        assert wide.dtype is not None
-        answer = build("Softmax", [wide], wide.dtype, list(shape), axis=1)
+        answer = build("Softmax", [output], ir.DataType.FLOAT, list(shape), axis=1)
         answer.name = name
         graph.outputs[i] = answer
 
@@ -156,14 +150,12 @@ class _Builder:
         inputs: Iterable[ir.Value | np.ndarray[Any, Any] | np.generic],
         dtype: ir.DataType,
         shape: Sequence[int | str | ir.SymbolicDim],
-        *,
-        rule: str = "",
         **attributes: Any,
     ) -> ir.Value:
         """The output of one node; numbers among the inputs become initializers."""
         name = self.free(f"{self.source}/form/{operator}")
         values = [x if isinstance(x, ir.Value) else self.constant(f"{name}/constant", x) for x in inputs]
-        metadata = {RULE_KEY: rule or (operator if operator == "Softmax" else "image"), SOURCE_KEY: self.source}
+        metadata = {RULE_KEY: operator if operator == "Softmax" else "image", SOURCE_KEY: self.source}
         node = ir.node(operator, values, attributes or None, name=name, metadata_props=metadata)
         output = node.outputs[0]
         output.name, output.dtype, output.shape = name, dtype, ir.Shape(shape)
