@@ -65,15 +65,20 @@ class Offence:
 class UnsupportedOpError(LmonnxError):
     """Masking is not defined for some nodes of the network.
 
+    The message tells offences of one operator, reason and remedy once, by the first of them and their number.
+
     Attributes:
         offences: every node that cannot be masked, in graph order.
     """
 
     def __init__(self, offences: Sequence[Offence]) -> None:
         self.offences = tuple(offences)
+        alike: dict[tuple[str, str, str], list[Offence]] = {}
+        for offence in self.offences:
+            alike.setdefault((offence.operator, offence.why, offence.remedy), []).append(offence)
+        lines = [f"{first}{f' (and {len(more)} more like it)' if more else ''}" for first, *more in alike.values()]
         count = len(self.offences)
-        head = f"{count} node{'s' if count != 1 else ''} cannot be masked:"
-        super().__init__("\n  ".join([head, *map(str, self.offences)]))
+        super().__init__("\n  ".join([f"{count} node{'s' if count != 1 else ''} cannot be masked:", *lines]))
 
 
 class VerificationError(LmonnxError):

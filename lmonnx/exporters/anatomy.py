@@ -33,6 +33,8 @@ WORK: dict[str, tuple[str, ...]] = {
     "InstanceNormalization": _STATISTICS,
     "LayerNormalization": ("LayerNormalization", *_STATISTICS),
     "MaxPool": ("MaxPool", "Pad", "ReduceMax"),
+    "MeanVarianceNormalization": ("MeanVarianceNormalization", *_STATISTICS),
+    "SpaceToDepth": ("Reshape", "SpaceToDepth", "Transpose"),
 }
 #: The rule of nodes that no mask reaches.
 COPY = "copy"

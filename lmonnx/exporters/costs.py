@@ -126,18 +126,36 @@ def _reduction(count: int) -> Formula:
     return lambda node: count * math.prod(_operand(node, 0))
 
 
+def _local_response(node: ir.Node) -> int:
+    """Each number squared; the sum over the window, times a factor and shifted; a power, and the quotient."""
+    return _size(node.outputs[0]) * (node.attributes["size"].as_int() + 4)
+
+
+def _interpolation(node: ir.Node) -> int:
+    """A multiply-add for every neighbour on both sides along each axis that changes; nearest computes none."""
+    mode = node.attributes.get("mode")
+    if mode is None or mode.as_string() == "nearest":
+        return 0
+    changed = sum(old != new for old, new in zip(_operand(node, 0), _extents(node.outputs[0]), strict=True))
+    neighbours: int = (4 if mode.as_string() == "cubic" else 2) ** changed
+    return 2 * neighbours * _size(node.outputs[0])
+
+
 def _nothing(_: ir.Node) -> int:
     return 0
 
 
 #: Operators whose result is the operand under another shape: nothing is computed, and nothing moved.
 VIEWS = ("Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze", "Dropout")
-ARRANGING = ("Concat", "ConstantOfShape", "Expand", "Gather", "Pad", "Slice", "Split", "Tile", "Transpose")
+ARRANGING = (
+    "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Gather", "GatherND", "Pad", "Range", "Slice", "SpaceToDepth",
+    "Split", "Tile", "Transpose",
+)  # fmt: skip
 ELEMENTWISE = (
     "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater",
     "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "Mish", "Mod", "Mul",
-    "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus",
-    "Softsign", "Sqrt", "Sub", "Tanh", "ThresholdedRelu", "Where", "Xor",
+    "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign",
+    "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu", "Where", "Xor",
 )  # fmt: skip
 OPERATIONS: dict[str, Formula] = {
     "Conv": _convolution,
@@ -145,13 +163,22 @@ OPERATIONS: dict[str, Formula] = {
     **dict.fromkeys(("AveragePool", "MaxPool"), _windows),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean", "ReduceMin"), _reduction(1)),
     **dict.fromkeys(("ReduceSum", "ReduceProd", "ArgMax", "ArgMin"), _reduction(1)),
-    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceSumSquare"), _reduction(2)),
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"), _reduction(2)),
+    "ReduceLogSum": _reduction(1),
+    "Hardmax": _reduction(1),
+    "LRN": _local_response,
+    "Resize": _interpolation,
+    # scale, round and clip; subtract and scale
+    "QuantizeLinear": _each(4),
+    "DequantizeLinear": _each(2),
     **dict.fromkeys(ELEMENTWISE, _each(1)),
     "Clip": _each(2),
     **dict.fromkeys(("Max", "Mean", "Min", "Sum"), _joined),
     "BatchNormalization": _each(2),
     # sum; subtract; square, sum; divide; scale, shift
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LayerNormalization"), _each(7)),
+    "MeanVarianceNormalization": _each(5),
+    "RMSNormalization": _each(4),
     # maximum; subtract; function; sum; divide, or subtract the logarithm
     **dict.fromkeys(("LogSoftmax", "Softmax"), _each(5)),
     **dict.fromkeys((*VIEWS, *ARRANGING), _nothing),

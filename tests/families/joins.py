@@ -37,6 +37,8 @@ def joins() -> list[Case]:
         case("Mul/broadcast over columns", step("ReduceMean", "x", np.array([3])), wide, step("Mul", "0", "1")),
         case("Mul/both broadcast", step("ReduceMean", "x", np.array([3])), step("ReduceMax", "x", np.array([2])),
              step("Mul", "0", "1")),
+        case("Mul/coordinate attention", wide, *_coordinate_attention(), step("Mul", "0", "10"),
+             step("Mul", "13", "12")),
         case("Div/a constant", step("Div", "x", np.array(6.0))),
         case("Div/0 by 0 under the mask", wide, step("Div", "0", "x")),
         case("Pow/2", wide, step("Pow", "0", np.array(2.0))),
@@ -81,4 +83,26 @@ def _gate_map() -> tuple[Step, ...]:
         step("Conv", "0", w(3, 3, 1, 1)),
         step("Mul", "1", np.ones((1, 1, 10, 13))),
         step("Relu", "2"),
+    )
+
+
+def _coordinate_attention() -> tuple[Step, ...]:
+    """Steps 1 to 12 over a map [N, 3, 10, 13] of step 0: a gate for each row (10) and one for each column (12).
+
+    Hou et al., Coordinate Attention for Efficient Mobile Network Design (CVPR 2021).
+    """
+    turned = [0, 1, 3, 2]
+    return (
+        step("ReduceMean", "0", np.array([3])),
+        step("ReduceMean", "0", np.array([2])),
+        step("Transpose", "2", perm=turned),
+        step("Concat", "1", "3", axis=2),
+        step("Conv", "4", w(4, 3, 1, 1), w(4)),
+        step("HardSwish", "5"),
+        step("Split", "6", np.array([10, 13]), axis=2, outputs=2),
+        step("Transpose", "7:1", perm=turned),
+        step("Conv", "7:0", w(3, 4, 1, 1)),
+        step("Sigmoid", "9"),
+        step("Conv", "8", w(3, 4, 1, 1)),
+        step("Sigmoid", "11"),
     )

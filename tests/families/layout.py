@@ -29,7 +29,7 @@ def layout() -> list[Case]:
     return [
         case("Transpose/there", CONV, step("Transpose", "0", perm=[0, 2, 3, 1]), map=False),
         case("Transpose/there and back", there, step("Relu", "0"), step("Transpose", "1", perm=back)),
-        case("Transpose/space turned", step("Transpose", "x", perm=[0, 1, 3, 2]), map=False),
+        case("Transpose/space turned", step("Transpose", "x", perm=[0, 1, 3, 2])),
         case("Transpose/NHWC input", step("Transpose", "x", perm=back), step("Conv", "0", w(4, 3, 3, 3)),
              step("Transpose", "1", perm=[0, 2, 3, 1]), step("ReduceMean", "2", np.array([1, 2])), **nhwc),
         case("Reshape/channel shuffle", *split, shape=(4, 10, 13)),
@@ -83,7 +83,7 @@ def parts() -> list[Case]:
         ], step("Concat", *"0123", axis=1)),
         case("Expand/channels", CONV, step("ReduceMax", "0", np.array([1])),
              step("Expand", "1", np.array([1, 4, 1, 1]))),
-        case("Expand/columns", narrow, step("Expand", "0", np.array([1, 1, 1, 6])), map=False),
+        case("Expand/columns", narrow, step("Expand", "0", np.array([1, 1, 1, 6]))),
         case("Tile/channels", CONV, step("Tile", "0", np.array([1, 2, 1, 1]))),
         case("Tile/rows", CONV, step("Tile", "0", np.array([1, 1, 2, 1]))),
     ]  # fmt: skip

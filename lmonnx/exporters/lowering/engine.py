@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
+from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, UNDEFINED
@@ -27,7 +28,6 @@ assert _rules.__all__, "importing the rules fills the table"
 
 #: The lowest IR version that carries metadata on nodes, which is where the rules are recorded.
 IR_VERSION = 10
-NHWC_TO_NCHW, NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 class Unknown:
@@ -70,6 +70,8 @@ def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW") -> Lowere
     for name, only in (("rings", "window"), ("removed", "zero")):
         if getattr(rules, name) != only:
             raise OptionError(f"rule {name}={getattr(rules, name)!r} exists in the reference only; use {only!r}")
+    source = source.clone()
+    recognise_blocks(source.graph)
     return _Lowering(source, rules, layout).run()
 
 

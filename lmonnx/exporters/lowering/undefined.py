@@ -19,7 +19,6 @@ UNDEFINED = {
     "DynamicQuantizeLinear": "its scale follows from all values, those of removed pixels too; quantise statically",
     "Einsum": "which of its axes are space is not followed; write it as MatMul",
     "GRU": _RECURRENT,
-    "GatherND": "it takes single positions of space",
     "GlobalLpPool": "its norm over kept pixels is not defined",
     "GridSample": "where it reads depends on the data",
     "If": _BRANCHES,

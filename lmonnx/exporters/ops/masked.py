@@ -37,7 +37,7 @@ class Masked:
         data: any rank; the batch is axis 0.
         mask: bool, same rank as ``data``, True = kept; extent 1 on channels, and on space
             the extents of ``data``. Its batch is 1, or that of the mask input.
-        axes: which axes of ``data`` are space, in the order of the image's rows and columns.
+        axes: which axes of ``data`` are space, ascending; a Transpose may have turned rows and columns.
         border: a pending constant Pad; ``data`` and ``mask`` are without it.
         zero: ``data`` is 0 at every removed position.
         finite: no removed position holds NaN or infinity.

@@ -99,7 +99,7 @@ def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
         raise Refused("a masked operand has fewer axes than the result")
     if any(extents(x.data)[axis] != 1 for x in masked for axis in axes if axis not in x.axes):
         raise Refused("its operands do not agree which axes are space", axes=axes)
-    return max((x.axes for x in masked if set(x.axes) == set(axes)), default=axes)
+    return axes
 
 
 def stretched(op: Op, mask: ir.Value, space: Sequence[int | None], axes: Sequence[int]) -> ir.Value:

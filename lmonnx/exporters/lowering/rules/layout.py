@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from lmonnx.exporters.lowering.adaptive import adaptive_pool
 from lmonnx.exporters.lowering.registry import Refused, attributes, rule, unpadded
 from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
@@ -18,9 +19,9 @@ def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
     """Data and mask are permuted alike; a permutation of a permutation is one, or none."""
     x = unpadded(x)
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
-    axes = tuple(map(perm.index, x.axes))
+    axes = tuple(sorted(map(perm.index, x.axes)))
     if perm[0] != 0:
-        raise Refused("it moves the batch axis")
+        raise adaptive_pool(node) or Refused("it moves the batch axis")
     return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes)
 
 
@@ -62,9 +63,11 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
             axes += new
             mixed |= len(space) < len(old)
     if mixed:
+        rows = any(0 in old and len(old) > 1 and any(axis in x.axes for axis in old) for old, _ in groups)
         raise Refused(
-            f"mapping {_text(before)} to {_text(after)} mixes space or batch with other axes",
-            axes=tuple(axes),
+            f"mapping {_text(before)} to {_text(after)} mixes {'batch and space' if rows else 'space with other axes'}",
+            "keep the batch an axis of its own, as a MatMul over channels does" if rows else None,
+            axes=None if rows else tuple(axes),
         )
     if lost == len(x.axes):
         return _vector(op, node, x, shape)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, ints
+from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.pools import any_kept, extreme_over_kept, mean_over_kept
@@ -26,7 +26,10 @@ PER_PIXEL = {
 
 @rule("ReduceMean", "ReduceMax", "ReduceMin", *SUMS, *PER_PIXEL)
 def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | ir.Value:
-    """Over all space the mask is consumed; along one axis of it, kept where anything is; over channels it stays."""
+    """Over all space the mask is consumed; along one axis of it, kept where anything is; over channels it stays.
+
+    An axis of space that is kept, with extent 1, is still space: [N, C, H, 1] is a map, as coordinate attention has it.
+    """
     x = unpadded(x)
     settings = attributes(node)
     keepdims = int(settings.get("keepdims", 1))
@@ -42,10 +45,9 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     if node.op_type in PER_PIXEL:
         raise Refused("over space it is not defined where some positions are removed", "reduce channels alone, or sum")
     data = _over_kept(op, node.op_type, x, over, spatial, keepdims)
-    rest = tuple(axis for axis in x.axes if axis not in over)
-    if not rest:
+    if all(axis in over or extents(x.data)[axis] == 1 for axis in x.axes):
         return data
-    mask = any_kept(op, x.mask, spatial, 1)
+    mask, rest = any_kept(op, x.mask, spatial, 1), x.axes
     if not keepdims:
         mask, rest = op.Squeeze(mask, ints(over)), x.axes_without(over)
     return Masked(data, mask, rest, zero=True, nonnegative=x.nonnegative or node.op_type in SUMS[1:])

@@ -1,0 +1,89 @@
+"""Adaptive pools whose map they do not divide: the gathers that PyTorch exports them as, and the sizes that work."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lmonnx.exporters.lowering.registry import Refused, attributes
+from lmonnx.exporters.ops.builder import extents
+from lmonnx.exporters.ops.masks import output_extents
+from lmonnx.masking import Window
+
+#: How many pixels larger or smaller than the image a size is looked for.
+REACH = 512
+#: Operators behind which nothing of an axis of space is left.
+REDUCING = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean")
+
+
+def adaptive_pool(node: ir.Node) -> Refused | None:
+    """The refusal of the Transpose that begins an adaptive pool of PyTorch's exporter; None for any other node.
+
+    It moves space before the batch, [N, C, H, W] -> [H, W, N, C], for a GatherND whose constant indices
+    [H', kh, W', kw, 2] are the pixels of H' × W' windows.
+    """
+    users = [use.node for use in node.outputs[0].uses()]
+    if tuple(attributes(node).get("perm", ())) != (2, 3, 0, 1) or [user.op_type for user in users] != ["GatherND"]:
+        return None
+    x, indices = node.inputs[0], users[0].inputs[1]
+    if x is None or indices is None or len(extents(indices)) != 5:
+        return None
+    after = (extents(indices)[0] or 0, extents(indices)[2] or 0)
+    why = f"it begins an adaptive pool of {_text(extents(x)[2:])} pixels to {_text(after)}, which does not divide them"
+    sizes = [_nearest(x, axis, count) for axis, count in enumerate(after, start=2)]
+    if None in sizes:
+        return Refused(why, f"export at a size of the image that makes the map a multiple of {_text(after)}")
+    return Refused(why, f"export at a size that works; the nearest is {_text(sizes)}")
+
+
+def _text(pair: object) -> str:
+    assert isinstance(pair, (tuple, list))
+    return "×".join(map(str, pair))
+
+
+def _nearest(x: ir.Value, axis: int, count: int) -> int | None:
+    """The extent of the image along ``axis`` nearest to its own for which that of ``x`` is a multiple of ``count``."""
+    assert isinstance(x.graph, ir.Graph)
+    (image,) = x.graph.inputs
+    given = extents(image)[axis]
+    if given is None or _extent(x, axis, given) != extents(x)[axis]:
+        return None
+    for extent in sorted(range(1, given + REACH), key=lambda extent: (abs(extent - given), extent)):
+        found = _extent(x, axis, extent)
+        if found is not None and found > 0 and found % count == 0:
+            return extent
+    return None
+
+
+def _extent(x: ir.Value, axis: int, extent: int) -> int | None:
+    """That of ``x`` along ``axis`` for an image of ``extent``, if windows alone decide; None if a map vanishes."""
+    assert isinstance(x.graph, ir.Graph)
+    known: dict[ir.Value, int] = {x.graph.inputs[0]: extent}
+    for node in x.graph:
+        operands = [known[value] for value in node.inputs if value in known]
+        if not operands:
+            continue
+        made = _through(node, axis, max(operands))
+        if made < 1:
+            return None
+        known.update(dict.fromkeys(node.outputs, made))
+        if x in known:
+            break
+    return known.get(x)
+
+
+def _through(node: ir.Node, axis: int, extent: int) -> int:
+    """What ``node`` makes of an extent; an operand that is broadcast is not the largest."""
+    settings = attributes(node)
+    if node.op_type in REDUCING:
+        return 1
+    if "kernel_shape" not in settings:
+        return extent
+    i, half = axis - 2, len(settings["kernel_shape"])
+    window = Window(
+        kernel=(settings["kernel_shape"][i],),
+        strides=(settings["strides"][i],),
+        dilations=(settings.get("dilations", (1,) * half)[i],),
+        pads=((settings["pads"][i], settings["pads"][half + i]),),
+        ceil_mode=bool(settings.get("ceil_mode", 0)),
+    )
+    return output_extents(window, (extent,))[0]
