@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.errors import SourceError
-from lmonnx.exporters.graphs import constant_for, known
+from lmonnx.exporters.graphs import constant_for
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, attributes
 from lmonnx.exporters.ops.builder import extents
 
@@ -99,34 +99,11 @@ CANONICAL: dict[str, Callable[[ir.Node], None]] = {
 
 
 def recognise_group_norms(graph: ir.Graph) -> None:
-    """Group norms in the form of opset 21 that the rules know, whatever their own; in a domain of our own.
-
-    No inference of shapes may follow, which knows standard operators only.
-    """
-    _join(graph)
-    for node in graph:
-        if node.op_type == "GroupNormalization" and not node.domain and (node.version or 0) < 21:
-            _one_scale_a_channel(node)
-
-
-def _one_scale_a_channel(node: ir.Node) -> None:
-    """Before opset 21 a GroupNormalization has one scale and one bias a group."""
-    x, *parameters = node.inputs
-    channels = None if x is None else extents(x)[1]
-    arrays = [known(value) for value in parameters]
-    if channels is None or any(array is None for array in arrays):
-        return
-    for i, array in enumerate(arrays, start=1):
-        assert array is not None
-        node.replace_input_with(i, constant_for(node, f"each{i}", np.repeat(array, channels // len(array))))
-    node.domain = INTERNAL_DOMAIN
-
-
-def _join(graph: ir.Graph) -> None:
     """Reshape [N, C, …] to [N, G, K], InstanceNormalization, Reshape back -> GroupNormalization of G groups.
 
     The form that exporters leave below opset 21. Scale and bias of the InstanceNormalization are one and zero
-    there; those of the group norm follow as a Mul and an Add, which stay.
+    there; those of the group norm follow as a Mul and an Add, which stay. The operator that is made is of a domain
+    of our own, so no inference of shapes may follow.
     """
     for instance, before, after in list(_taken_apart(graph)):
         x, y = before.inputs[0], after.outputs[0]

@@ -81,6 +81,8 @@ def inlined(model: ir.Model) -> ir.Model:
     It shares the weights with ``model``.
     """
     copy = model.clone()
+    if "ai.onnx" in copy.opset_imports:  # another name of the default domain
+        copy.opset_imports[""] = copy.opset_imports.pop("ai.onnx")
     for step in (
         passes.InlinePass(),
         passes.RemoveInitializersFromInputsPass(),

@@ -152,11 +152,14 @@ def _load(path: pathlib.Path) -> ir.Model:
     try:
         onnx.checker.check_model(str(path))
         model = ir.load(path)
-        for tensor in _external(model):
-            tensor.numpy()
     except Exception as error:  # protobuf, onnx and onnx_ir each have their own
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise SourceError(f"{path} is not a valid ONNX model: {line}") from error
+    for tensor in _external(model):
+        try:
+            tensor.numpy()
+        except Exception as error:  # the file is shorter than the model says
+            raise SourceError(f"{tensor.path} does not hold {tensor.name!r} of {path}: {error}") from error
     if any(key.startswith("lmonnx.") for key in model.metadata_props):
         raise SourceError(f"{path} is a graph that lmonnx wrote, with a mask already; give what it was made from")
     return model
@@ -205,9 +208,10 @@ def _plain(path: pathlib.Path, given: Given, array: Array) -> tuple[Array, ...]:
     if given.layout == "NHWC":
         array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
     array = array.astype(given.kind.numpy())
-    feeds = {str(value.name): _zeros(value) for value in given.unread}
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        wanted = {value.name for value in session.get_inputs()}
+        feeds = {str(value.name): _zeros(value) for value in given.unread if value.name in wanted}
         rows = [session.run(None, {**feeds, str(given.image.name): array[i : i + 1]}) for i in range(len(array))]
     except Exception as error:  # onnxruntime raises a class of its own for each status code
         raise SourceError(f"onnxruntime cannot run {path} itself: {str(error).splitlines()[0]}") from error
