@@ -141,7 +141,8 @@ def restore(
             del found[name]
     missing = [name for name in own if name not in found and not name.endswith(COUNTERS)]
     unexpected = [name for name in found if name not in own]
-    differing = [name for name in found if name in own and _kind(found[name]) != _kind(own[name])]
+    weighty = [name for name in found if name in own and not name.endswith(COUNTERS)]
+    differing = [name for name in weighty if _kind(found[name]) != _kind(own[name])]
     if missing or unexpected or differing:
         shapes = [f"{name} {_kind(found[name])} instead of {_kind(own[name])}" for name in differing]
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
