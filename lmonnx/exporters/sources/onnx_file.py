@@ -205,6 +205,8 @@ def _plain(path: pathlib.Path, given: Given, array: Array) -> tuple[Array, ...]:
     """The file itself, row by row, because its batch may be fixed at one; float32 in and out."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    # As ONNX defines it: the integer kernels that quantised nodes are fused to round otherwise, and some saturate.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if given.layout == "NHWC":
         array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
     array = array.astype(given.kind.numpy())
