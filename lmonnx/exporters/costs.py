@@ -148,8 +148,8 @@ def _nothing(_: ir.Node) -> int:
 #: Operators whose result is the operand under another shape: nothing is computed, and nothing moved.
 VIEWS = ("Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze", "Dropout")
 ARRANGING = (
-    "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Gather", "GatherND", "Pad", "Range", "Slice", "SpaceToDepth",
-    "Split", "Tile", "Transpose",
+    "Concat", "ConstantOfShape", "Expand", "Gather", "GatherND", "Pad", "Range", "Slice", "SpaceToDepth", "Split",
+    "Tile", "Transpose",
 )  # fmt: skip
 ELEMENTWISE = (
     "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater",
