@@ -71,6 +71,9 @@ POINTWISE: dict[str, float | None] = {
 
 # Operators of several activations, their first arguments, and what removed positions of each are read as.
 JOINS: dict[str, tuple[float | None, ...]] = {
+    "__and__": (None, None),
+    "__or__": (None, None),
+    "__xor__": (None, None),
     "add": (None, None),
     "addcdiv": (None, None, 1),
     "addcmul": (None, None, None),

@@ -112,7 +112,7 @@ def _transpose(_: MaskRules, x: Masked, first: int, second: int) -> Value:
 
 
 def _movedim(_: MaskRules, x: Masked, source: Any, destination: Any) -> Value:
-    numbered = torch.empty(range(1, x.data.ndim + 1), device="meta")  # axis i has the extent i + 1
+    numbered = torch.empty([*range(1, x.data.ndim + 1)], device="meta")  # axis i has the extent i + 1
     return layout.transpose(x, [extent - 1 for extent in torch.movedim(numbered, source, destination).shape])
 
 

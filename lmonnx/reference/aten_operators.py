@@ -300,8 +300,9 @@ def masked_call(target: Any, rules: MaskRules, arguments: Sequence[Any], masked:
         raise RefusedError("a constant Pad that no convolution or pool has read reaches it")
     qualified = f"{name}.{overload}"
     plain: Any = getattr(getattr(torch.ops.aten, name, None), overload, None)
-    if name in SHAPED_LIKE:
-        return target(*[value.data if isinstance(value, Masked) else value for value in arguments])
+    if name in SHAPED_LIKE and isinstance(arguments[0], Masked):
+        rest = _rest(target, arguments, 1)
+        return target(arguments[0].data, *rest[0], **rest[1])
     rule = OPERATORS.get(qualified) or OPERATORS.get(name)
     if rule:
         if name not in JOINED and (len(masked) > 1 or not isinstance(arguments[0], Masked)):

@@ -250,13 +250,17 @@ def pad_constant(x: Masked, pads: Sequence[tuple[int, int]], value: float) -> Ma
 
     Args:
         x: any layout; a border that is pending already must have the same constant.
-        pads: before and after, one pair for each axis of `x`.
+        pads: before and after, one pair for each axis of `x`; a negative one is a slice.
         value: the constant.
     """
     if any(pads[0]):
         raise RefusedError("it pads the batch")
     if any(extent < 0 for pair in pads for extent in pair):
-        raise RefusedError("a negative padding crops the map")
+        if x.border:
+            raise RefusedError("a negative padding crops a Pad that no window has read")
+        for axis, (before, after) in enumerate(pads):
+            x = crop(x, axis, range(x.data.shape[axis])[max(-before, 0) : x.data.shape[axis] + min(after, 0)])
+        pads = [(max(before, 0), max(after, 0)) for before, after in pads]
     flat = [0 if axis in x.axes else extent for axis, pair in reversed([*enumerate(pads)]) for extent in pair]
     if not any(map(any, pads)):
         return x

@@ -204,11 +204,11 @@ def hardmax(call: Call, x: Tensor) -> Tensor:
 
 def lrn(call: Call, x: Tensor) -> Tensor:
     """Local response normalisation, x / (bias + alpha / size · sum of squares over `size` channels) ^ beta."""
-    size, channels = call.get("size"), x.shape[1]
+    size = call.get("size")
     before, squares = (size - 1) // 2, x.square().movedim(1, -1)
     total = F.pad(squares, (before, size - 1 - before)).unfold(-1, size, 1).sum(-1).movedim(-1, 1)
-    assert total.shape[1] == channels
-    return x / (call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * total) ** call.get("beta", 0.75)
+    normalised: Tensor = x / (call.get("bias", 1.0) + call.get("alpha", 1e-4) / size * total) ** call.get("beta", 0.75)
+    return normalised
 
 
 def _cumulative_sum(call: Call, x: Tensor, axis: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ from lmonnx.masking import MaskRules, Window
 from lmonnx.reference.activation import Border, Masked, RefusedError, Value, wide
 from lmonnx.reference.functions import reduce_max, reduce_mean
 
-BOX3 = Window((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
-
 
 def conv(x: Masked, weight: Tensor, bias: Tensor | None, window: Window, groups: int, rules: MaskRules) -> Masked:
     """Convolution of the neighbour-padded input; kept where the window covers at least one kept pixel.
@@ -69,9 +67,16 @@ def neighbour_pad(x: Masked, window: Window, rules: MaskRules) -> Tensor:
 
 def _grow(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
     """One ring of neighbour padding: x_i and m_i from x_{i−1} and m_{i−1}."""
-    c = window_sum(m, BOX3)
+    c = box3(m)
     r = torch.where(c > 0, (1 - m) / (c + 1e-5), 0)
-    return x + r * window_sum(x, BOX3), (m + c > 0).to(m.dtype)
+    return torch.addcmul(x, r, box3(x)), (m + c > 0).to(m.dtype)
+
+
+def box3(x: Tensor) -> Tensor:
+    """The 3×3 sum over space, stride 1, zero padding 1: three rows, then three columns."""
+    x = F.pad(x, (1, 1, 1, 1))
+    x = x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
+    return x[..., :-2] + x[..., 1:-1] + x[..., 2:]
 
 
 def covers(mask: Tensor, window: Window) -> Tensor:
