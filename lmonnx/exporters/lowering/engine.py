@@ -20,7 +20,7 @@ from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, 
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, UNDEFINED
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
-from lmonnx.exporters.ops.fill import QuantisedError, zeroed
+from lmonnx.exporters.ops.fill import QUANTISED, QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.masking import MaskRules
 
@@ -104,15 +104,22 @@ class _Lowering:
             else:
                 self.copy(node, operands)
         for output in self.source.outputs:
-            made = self.values.get(output)
-            producer = output.producer()
-            if isinstance(made, Masked) and made.border is not None and producer is not None:
-                self.refuse(producer, Refused("an output is a constant Pad that no window has read"))
+            self.check_output(output)
         if self.offences:
             raise UnsupportedOpError(self.offences)
         self.close()
         model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="lmonnx")
         return Lowered(model, {str(v.name): x for v, x in self.values.items() if not isinstance(x, Unknown)})
+
+    def check_output(self, output: ir.Value) -> None:
+        """An output that is still masked has to be one whose removed positions can be 0."""
+        made, producer = self.values.get(output), output.producer()
+        if not isinstance(made, Masked) or producer is None:
+            return
+        if made.border is not None:
+            self.refuse(producer, Refused("an output is a constant Pad that no window has read"))
+        elif made.data.dtype in QUANTISED:
+            self.refuse(producer, Refused("an output is quantised integers, of which a removed one is not defined"))
 
     def open(self) -> None:
         """The contract's two inputs; their Where is all that ever reads the image."""

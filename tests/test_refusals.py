@@ -1,0 +1,134 @@
+"""What masking is not defined for is refused with its own reason, and every such node is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from lmonnx.errors import UnsupportedOpError
+from tests.cases import w
+from tests.graphs import Step, build, lowered, step
+
+FINE, ZERO = np.array(0.125, np.float32), np.array(3, np.int8)
+QUANTISED = step("QuantizeLinear", "x", FINE, ZERO)
+TURNED = step("Transpose", "x", perm=[0, 2, 3, 1])
+
+
+def refused(*steps: Step, shape: tuple[int, ...] = (3, 8, 8), opset: int = 18) -> UnsupportedOpError:
+    with pytest.raises(UnsupportedOpError) as caught:
+        lowered(build(steps, shape, opset))
+    return caught.value
+
+
+REFUSALS = {
+    "cubic": (step("Resize", "x", "", np.array([1, 1, 2, 2], np.float32), mode="cubic"), "'cubic' weighs"),
+    "cropped": (
+        step("Resize", "x", np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32), np.array([1, 1, 2, 2], np.float32),
+             coordinate_transformation_mode="tf_crop_and_resize"),
+        "cropping",
+    ),
+    "antialiased": (
+        step("Resize", "x", "", np.array([1, 1, 0.5, 0.5], np.float32), mode="linear", antialias=1), "antialiasing"
+    ),
+    "channels resized": (step("Resize", "x", "", np.array([1, 2, 1, 1], np.float32)), "resizes channels"),
+    "batch split": (step("Split", "x", np.array([1, 1]), axis=0, outputs=2), "splits the batch"),
+    "batch sliced": (step("Slice", "x", np.array([0]), np.array([1]), np.array([0])), "part of the batch"),
+    "batch repeated": (step("Tile", "x", np.array([2, 1, 1, 1])), "repeats the batch"),
+    "batch padded": (step("Pad", "x", np.array([1, 0, 0, 0, 0, 0, 0, 0])), "pads the batch"),
+    "MVN of the batch": (step("MeanVarianceNormalization", "x"), "over the batch"),
+    "MVN of rows": (step("MeanVarianceNormalization", "x", axes=[2]), "a part of space"),
+    "product of space": (step("ReduceProd", "x", np.array([2, 3])), "over space it is not defined"),
+    "DepthToSpace": (step("DepthToSpace", "x", blocksize=1), "spreads a pixel"),
+    "ConvTranspose": (step("ConvTranspose", "x", w(3, 3, 2, 2)), "spreads pixels"),
+    "CumSum": (step("CumSum", "x", np.array(2)), "a sum along positions"),
+    "Einsum": (step("Einsum", "x", "x", equation="nchw,nchw->nc"), "write it as MatMul"),
+    "TopK": (step("TopK", "x", np.array([1]), axis=1, outputs=2), "an order among positions"),
+    "GridSample": (step("GridSample", "x", np.zeros((1, 4, 4, 2))), "where it reads"),
+    "DynamicQuantizeLinear": (step("DynamicQuantizeLinear", "x", outputs=3), "quantise statically"),
+    "hard choice over space": (step("Hardmax", "x", axis=3), "compares positions"),
+    "indices of a MaxPool": (
+        step("MaxPool", "x", kernel_shape=[2, 2], outputs=2), "only its first output is defined"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_each_reason(name: str) -> None:
+    one, reason = REFUSALS[name]
+    after = (step("Cast", "0:1", to=onnx.TensorProto.FLOAT),) if name.startswith("indices") else ()
+    (offence,) = refused(one, *after).offences
+    assert offence.node == "node0"
+    assert offence.operator == one.operator
+    assert reason in str(offence)
+
+
+def test_quantised_zeros() -> None:
+    error = refused(QUANTISED, step("Flatten", "0"))
+    assert "quantised integers is not defined" in str(error)
+    assert "DequantizeLinear" in str(error)
+
+
+def test_quantised_output() -> None:
+    (offence,) = refused(QUANTISED).offences
+    assert offence.operator == "QuantizeLinear"
+    assert "quantised integers" in offence.why
+
+
+def test_global_pool_of_another_layout() -> None:
+    """Whose axes 2 and 3 are columns and channels."""
+    assert "needs the layout" in str(refused(TURNED, step("GlobalAveragePool", "0")))
+
+
+def test_batch_merged_with_space() -> None:
+    error = refused(TURNED, step("Reshape", "0", np.array([-1, 3])), step("MatMul", "1", w(3, 5)))
+    assert "mixes batch and space" in str(error)
+    assert "keep the batch an axis of its own" in str(error)
+
+
+def test_equal_offences_are_told_once() -> None:
+    several = [step("CumSum", "x", np.array(2)) for _ in range(12)]
+    error = refused(step("Tile", "x", np.array([2, 1, 1, 1])), *several, step("Sum", *map(str, range(13))))
+    assert [offence.operator for offence in error.offences] == ["Tile", *["CumSum"] * 12]
+    head, tile, sums = str(error).splitlines()
+    assert head == "13 nodes cannot be masked:"
+    assert tile.startswith("  Tile 'node0'")
+    assert sums.startswith("  CumSum 'node1'")
+    assert sums.endswith("(and 11 more like it)")
+
+
+def adaptive(shape: tuple[int, int], windows: tuple[int, int], last: str) -> tuple[Step, ...]:
+    """What PyTorch exports an adaptive average pool of value ``last`` as that does not divide its map."""
+    rows, columns = (np.array([[i * n // k, -(-(i + 1) * n // k) - 1] for i in range(k)])
+                     for n, k in zip(shape, windows, strict=True))  # fmt: skip
+    indices = np.empty((*(windows[0], 2), *(windows[1], 2), 2), np.int64)
+    indices[..., 0], indices[..., 1] = rows[:, :, None, None], columns
+    at = int(last) if last != "x" else -1
+    return (
+        step("Transpose", last, perm=[2, 3, 0, 1]),
+        step("GatherND", str(at + 1), indices),
+        step("Transpose", str(at + 2), perm=[4, 5, 0, 1, 2, 3]),
+        step("ReduceMean", str(at + 3), np.array([3, 5]), keepdims=0),
+    )
+
+
+@pytest.mark.parametrize(("size", "works"), [((20, 31), "18×31"), ((40, 40), "34×34")])
+def test_adaptive_pool(size: tuple[int, int], works: str) -> None:
+    """Once, with the nearest size that works: a convolution and a pool make a map of (size + 1) // 4."""
+    head: tuple[Step, ...] = (
+        step("Conv", "x", w(4, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1]),
+        step("MaxPool", "0", kernel_shape=[2, 2], strides=[2, 2]),
+    )
+    inner = ((size[0] + 1) // 4, (size[1] + 1) // 4)
+    error = refused(*head, *adaptive(inner, (4, 4), "1"), shape=(3, *size))
+    (offence,) = error.offences
+    assert f"an adaptive pool of {inner[0]}×{inner[1]} pixels to 4×4" in offence.why
+    assert offence.remedy.endswith(f"the nearest is {works}"), offence.remedy
+
+
+def test_adaptive_pool_behind_what_is_not_followed() -> None:
+    head: tuple[Any, ...] = (step("Slice", "x", np.array([0]), np.array([7]), np.array([2])),)
+    (offence,) = refused(*head, *adaptive((7, 8), (3, 3), "0")).offences
+    assert "a size of the image that makes the map a multiple of 3×3" in offence.remedy
