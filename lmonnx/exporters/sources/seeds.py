@@ -66,7 +66,7 @@ def seeded(module: Any, seed: int, size: tuple[int, int] = SIZE) -> Any:
         else:
             smaller = 0.2 if name in classifier else 1.0
             values = smaller * math.sqrt(6 / tensor[0].numel()) * _uniform(bits, tensor.shape)
-        tensor.copy_(torch.from_numpy(values))
+        tensor.copy_(torch.from_numpy(np.asarray(values)))
     _measure(module, bits, size)
     return module
 
