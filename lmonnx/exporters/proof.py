@@ -21,8 +21,9 @@ SLACK = 4.0
 FLOOR = 2e-5
 #: … and never by more than this. All three relative to how the reference's output varies over the suite.
 CEILING = 1e-2
-#: The same for networks that compute in less than float32, whose rounding is coarser than many a fault's effect.
-CEILINGS = {"float32": CEILING, "float16": 5e-2, "int8": 2e-1}
+#: The ceiling by what a network computes in. Rounding to less than float32 is coarser than small faults are; one ring
+#: fewer, a wrong stride or any for all change a seeded MobileNetV2 by 1 to 10.
+CEILINGS = {"float32": CEILING, "float16": 0.3, "int8": 0.3}
 #: Probabilities below this are not told apart; float32 holds them to 1e-38.
 LEAST = 1e-30
 ROWS_AT_ONCE = 4
@@ -86,8 +87,11 @@ class Verification:
 
     @property
     def largest(self) -> float:
-        """The largest difference of those that float32 can tell; NaN if any is."""
-        return float(np.max([row.difference for row in self.rows if row.decided]))
+        """The largest difference of those that float32 can tell, of those allowed if it tells none; NaN if any is."""
+        rows = [row for row in self.rows if row.decided] or [
+            row for row in self.rows if row.verdict(self.tolerance) != UNDECIDED
+        ]
+        return float(np.max([row.difference for row in rows], initial=0.0))
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)

@@ -21,6 +21,9 @@ _CPU = "CPUExecutionProvider"
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 """Without a search that depends on timing, and in true float32, so that a seed repeats an explanation."""
 
+_AS_ONNX_DEFINES = {"session.disable_quant_qdq": "1"}
+"""The integer kernels that quantised nodes are fused to round otherwise, and those of AVX2 saturate."""
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -61,6 +64,8 @@ def open_session(model: str | bytes, provider: Provider, threads: int | None) ->
     options = runtime.SessionOptions()
     options.use_deterministic_compute = True
     options.intra_op_num_threads = threads or 0
+    for name, value in _AS_ONNX_DEFINES.items():
+        options.add_session_config_entry(name, value)
     providers = _providers(provider)
     try:
         session: onnxruntime.InferenceSession = runtime.InferenceSession(model, options, providers=providers)

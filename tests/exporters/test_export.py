@@ -16,13 +16,14 @@ import lmonnx
 from lmonnx.errors import OptionError, PublishError, SourceError, UnsupportedOpError, VerificationError, WeightsError
 from lmonnx.exporters.lowering.engine import SUSPECTS, lower
 from lmonnx.exporters.normalise import normalise
+from lmonnx.exporters.proof import Row, Verification
 from lmonnx.exporters.sources import resolve
 from lmonnx.exporters.sources.torchvision import import_torchvision
 from lmonnx.exporters.trace import trace
 from lmonnx.masking import MaskRules
 from lmonnx.runtime import Preprocessing, Runner
 from tests.cases import w
-from tests.graphs import build, step
+from tests.graphs import Step, build, step
 from tests.mutations import any_for_all, one_ring_fewer
 
 
@@ -160,6 +161,60 @@ def test_names_of_the_source_may_be_those_of_the_contract(name: str, tmp_path: P
                 names[i] = {"value1": name, "value0": "first"}.get(value, value)
     onnx.save(model, tmp_path / "in.onnx")
     assert lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").verification
+
+
+def half(*steps: Step) -> onnx.ModelProto:
+    """A model that takes, computes in and gives float16."""
+    return build(steps, (3, 32, 32), 18, np.float16)
+
+
+def quantised() -> onnx.ModelProto:
+    """A convolution whose input, weights and output are 8 bits wide."""
+    scale, zero = np.array(0.03), np.array(120, np.uint8)
+    weight = np.random.default_rng(0).integers(-90, 90, (8, 3, 3, 3)).astype(np.int8)
+    steps = (
+        step("QuantizeLinear", "x", scale, zero),
+        step("DequantizeLinear", "0", scale, zero),
+        step("DequantizeLinear", weight, np.array(0.004)),
+        step("Conv", "1", "2", strides=[2, 2]),
+        step("QuantizeLinear", "3", np.array(0.05), zero),
+        step("DequantizeLinear", "4", np.array(0.05), zero),
+        step("Relu", "5"),
+        step("Conv", "6", w(4, 8, 3, 3)),
+        step("GlobalAveragePool", "7"),
+        step("Flatten", "8"),
+    )
+    return build(steps, (3, 32, 32), 18)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+@pytest.mark.parametrize("fault", [None, one_ring_fewer, any_for_all])
+def test_what_rounds_coarsely_is_measured_by_its_own_rounding(
+    kind: str, fault: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residual = (step("Conv", "1", w(4, 4, 3, 3), pads=[1, 1, 1, 1]), step("Add", "1", "2"))
+    behind = (step("Conv", "3", w(4, 4, 3, 3)), step("GlobalAveragePool", "4"), step("Flatten", "5"))
+    onnx.save(half(*HEAD[:2], *residual, *behind) if kind == "float16" else quantised(), tmp_path / "in.onnx")
+    network = resolve(tmp_path / "in.onnx")
+    assert network.precision == kind
+    if fault is not None and not (fault is any_for_all and kind == "int8"):  # nothing is joined there
+        fault(monkeypatch)  # type: ignore[operator]
+        with pytest.raises(VerificationError, match="FAILED"):
+            lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
+        return
+    verification = lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").verification
+    assert verification is not None
+    rounding = verification.rows[0].reference
+    if kind == "float16":
+        assert rounding > 1e-5
+        assert {row.reference for row in verification.rows} == {rounding}
+    assert verification.tolerance == pytest.approx(4 * max(row.reference for row in verification.rows) + 2e-5)
+
+
+def test_a_proof_that_float32_tells_nothing_about_has_a_largest_difference() -> None:
+    rows = tuple(Row(name, 1e-6, 1.0) for name in ("all True", "all False", "original, no mask"))
+    assert Verification(rows, 2e-5, "onnx").passed
+    assert Verification(rows, 2e-5, "onnx").summary()["largest"] == 1e-6
 
 
 def test_nhwc_input_becomes_nchw(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lmonnx.runtime.contract import Contract
+from lmonnx.runtime.form import Form
 from lmonnx.runtime.preprocessing import Preprocessing
 
 SIZE = (8, 8)
@@ -47,6 +48,7 @@ def graph_file(tmp_path: Path, contract: Contract, matrix: np.ndarray) -> GraphF
         last: str = "Identity",
         weights: np.ndarray = matrix,
         preprocessing: Preprocessing | None = None,
+        batch: int | None = None,
     ) -> Path:
         nodes = [
             helper.make_node("Where", [mask_name, "image", "zero"], ["joined"]),
@@ -58,13 +60,14 @@ def graph_file(tmp_path: Path, contract: Contract, matrix: np.ndarray) -> GraphF
             nodes,
             "linear",
             [
-                helper.make_tensor_value_info("image", TensorProto.FLOAT, ["images", 3, *size]),
-                helper.make_tensor_value_info(mask_name, TensorProto.BOOL, ["masks", 1, *size]),
+                helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch or "images", 3, *size]),
+                helper.make_tensor_value_info(mask_name, TensorProto.BOOL, [batch or "masks", 1, *size]),
             ],
             [helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(np.float32(0), "zero"), numpy_helper.from_array(weights, "weights")],
         )
         chosen = contract if preprocessing is None else replace(contract, preprocessing=preprocessing)
+        chosen = replace(chosen, form=Form(batch=batch))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
         helper.set_model_props(model, chosen.to_props() if props is None else props)
         path = tmp_path / "model.onnx"

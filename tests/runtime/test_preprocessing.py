@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from lmonnx.errors import ImageError, OptionError
 from lmonnx.runtime.photos import decode
-from lmonnx.runtime.preprocessing import Preprocessing, short_side
+from lmonnx.runtime.preprocessing import ChannelOrder, Preprocessing, short_side
 
 DATA = Path(os.environ.get("LMONNX_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -401,3 +401,24 @@ def test_one_number_stands_for_every_channel() -> None:
     ):
         with pytest.raises(OptionError, match="channel"):
             wrong.for_channels(channels)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_of_many_photographs_are_scaled_as_one_is(order: ChannelOrder, channels: int) -> None:
+    mean, std = ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) if channels == 3 else ((0.1,), (0.4,))
+    preprocessing = Preprocessing((5, 4), mean=mean, std=std, channel_order=order)
+    crops = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
+    pixels = np.concatenate([*map(preprocessing.channels, crops)])
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 5, 4, channels))
+    single, double = preprocessing.scaled(pixels, np.float32), preprocessing.scaled(pixels, np.float64)
+    np.testing.assert_array_equal(single, np.concatenate([*map(preprocessing.normalise, crops)]))
+    assert (single.dtype, double.dtype) == (np.float32, np.float64)
+    ordered = pixels if order == "RGB" else pixels[..., ::-1]
+    expected = (ordered / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(double, expected.transpose(0, 3, 1, 2), rtol=1e-14, atol=1e-14)
+
+
+def test_what_is_no_crop_has_no_channels() -> None:
+    with pytest.raises(ImageError, match=r"a crop is uint8 \[5, 4, 3\], given uint8 \[4, 5, 3\]"):
+        Preprocessing((5, 4)).channels(np.zeros((4, 5, 3), np.uint8))

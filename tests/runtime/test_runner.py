@@ -11,6 +11,7 @@ import pytest
 
 from lmonnx.errors import ImageError, ModelError, OptionError
 from lmonnx.runtime import providers
+from lmonnx.runtime.batching import passes
 from lmonnx.runtime.contract import Contract
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
@@ -77,6 +78,35 @@ def test_run_broadcasts(graph_file: GraphFile, masks: np.ndarray, matrix: np.nda
     outputs = Runner(graph_file()).run(image, masks[:count])
     assert list(outputs) == ["scores"]
     np.testing.assert_allclose(outputs["scores"], linear(image, masks[:count], matrix), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 5, 8])
+@pytest.mark.parametrize(("images", "count"), [(1, 1), (1, 5), (5, 1), (5, 5)])
+def test_a_fixed_batch_takes_any_number_of_rows(
+    graph_file: GraphFile, masks: np.ndarray, matrix: np.ndarray, batch: int, images: int, count: int
+) -> None:
+    image = np.random.default_rng(3).normal(size=(images, 3, H, W)).astype(np.float32)
+    runner = Runner(graph_file(batch=batch), threads=1)
+    assert runner.batch == batch
+    output = runner.run(image, masks[:count])["scores"]
+    np.testing.assert_allclose(output, linear(image, masks[:count], matrix), rtol=0, atol=1e-5)
+
+
+def test_an_output_without_the_fixed_batch_is_named(graph_file: GraphFile) -> None:
+    runner = Runner(graph_file(batch=2, last="ReduceSum"))
+    with pytest.raises(ModelError, match=r"output 'scores' is \[1, 1\], not \[2, …\]; export the network again"):
+        runner.run(np.zeros((3, 3, H, W), np.float32), np.ones((1, 1, H, W), bool))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 7), (7, 7), (3, 1)])
+@pytest.mark.parametrize("size", [1, 3, 4, 7])
+def test_passes_of_one_size(sizes: tuple[int, int], size: int) -> None:
+    some, other = (np.arange(count)[:, None] + start for count, start in zip(sizes, (0, 100), strict=True))
+    found = [(feeds, count) for feeds, count in passes({"some": some, "other": other}, size)]
+    assert {len(rows) for feeds, _ in found for rows in feeds.values()} == {size}
+    for name, rows in (("some", some), ("other", other)):
+        whole = np.concatenate([feeds[name][:count] for feeds, count in found])
+        np.testing.assert_array_equal(whole, np.broadcast_to(rows, (max(sizes), 1)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 11, 32])
