@@ -33,12 +33,48 @@ def take_over(value: ir.Value, node: ir.Node) -> None:
     value.name, output.name = f"{value.name}/inner", value.name
 
 
+#: Operators that onnx has no inference for -> one whose result has the shape of its first input, like theirs.
+STAND_INS = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
+
+
 def infer_shapes(model: ir.Model) -> None:
     """Infers the shapes of ``model`` in place; where that fails they stay unknown, and what needs one says so."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    disguised = [(node, node.op_type) for node in model.graph.all_nodes() if node.op_type in STAND_INS]
+    for node, operator in disguised:
+        node.op_type = STAND_INS[operator]
     try:
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     finally:
+        for node, operator in disguised:
+            node.op_type = operator
         logger.setLevel(level)
+
+
+def settle_extents(graph: ir.Graph) -> bool:
+    """Replaces by constants the extents that are taken out of a Shape and known already; whether there are any."""
+    taken = [(node, array) for node in graph if (array := _taken(node)) is not None and (array >= 0).all()]
+    for node, array in taken:
+        node.outputs[0].replace_all_uses_with(constant_for(node, "extents", array))
+        graph.remove(node, safe=True)
+    return bool(taken)
+
+
+def _taken(node: ir.Node) -> np.ndarray | None:
+    """What a Gather or Slice takes out of a Shape, −1 for what is not known; None if it is not such a node."""
+    shape = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type not in ("Gather", "Slice") or shape is None or shape.op_type != "Shape":
+        return None
+    x, places = shape.inputs[0], [known(value) for value in node.inputs[1:]]
+    arrays = [place for place in places if place is not None]
+    if x is None or x.shape is None or len(arrays) < len(places) or node.outputs[0].is_graph_output():
+        return None
+    part = slice(*(shape.attributes[name].value if name in shape.attributes else None for name in ("start", "end")))
+    extents = np.array([extent if isinstance(extent, int) else -1 for extent in x.shape], np.int64)[part]
+    if node.op_type == "Slice":
+        starts, ends, *_ = arrays
+        step = int(arrays[3][0]) if len(arrays) > 3 else 1
+        return extents[int(starts[0]) : int(ends[0]) : step]
+    return np.asarray(extents[arrays[0]]) if (np.abs(arrays[0]) < len(extents)).all() else None

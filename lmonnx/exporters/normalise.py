@@ -19,7 +19,7 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 from lmonnx.errors import SourceError
 from lmonnx.exporters import batch
 from lmonnx.exporters.canonical import canonicalise, recognise_group_norms
-from lmonnx.exporters.graphs import infer_shapes, known
+from lmonnx.exporters.graphs import infer_shapes, known, settle_extents
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
 from lmonnx.exporters.upgrade import OPSET, opset_of, upgrade
 
@@ -48,11 +48,9 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     infer_shapes(model)
     upgrade(model)
     if fixed:
-        infer_shapes(model)
         _fold(model)
         batch.free(model.graph)
         _set_size(model, size, layout, batch.BATCH)
-    infer_shapes(model)
     _fold(model)
     for step in (
         passes.AddDefaultAttributesPass(),
@@ -94,13 +92,19 @@ def inlined(model: ir.Model) -> ir.Model:
 
 
 def _fold(model: ir.Model) -> None:
-    """Computes constant expressions, but for those of quantised weights, which stay small.
+    """Infers shapes and computes constant expressions, but for those of quantised weights, which stay small.
+
+    Where an extent beside the free batch is known, what is computed from it is constant too, and more shapes are known.
 
     Raises:
         SourceError: if one cannot be computed.
     """
     try:
-        fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT, should_fold=_whether)
+        settled = True
+        while settled:
+            infer_shapes(model)
+            fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT, should_fold=_whether)
+            settled = settle_extents(model.graph)
     except RuntimeError as error:
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SourceError(f"{error} fails: {cause}; write the model again with that node repaired") from error
