@@ -74,9 +74,13 @@ class Call:
     def tensor(self, array: NDArray[Any] | Sequence[Any] | float) -> Tensor:
         """A tensor of a file's numbers on the device; floating ones in the dtype of the computation."""
         array = np.asarray(array)
-        floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-        tensor = torch.from_numpy(np.array(array, np.float64 if floating else array.dtype))
-        return tensor.to(self.device, self.dtype if floating else tensor.dtype)
+        if array.dtype.kind in "OSU":
+            raise RefusedError("the reference has no strings")
+        name = array.dtype.name
+        if name.startswith(("bfloat", "float")):
+            return torch.from_numpy(np.array(array, np.float64)).to(self.device, self.dtype)
+        narrow = name in ("int2", "int4", "uint2", "uint4")
+        return torch.from_numpy(np.array(array, np.int32 if narrow else array.dtype)).to(self.device)
 
     def numbers(self, name: str, given: Tensor | None) -> list[int] | None:
         """Integers that older opsets have as the attribute `name` and newer ones as an input."""

@@ -90,10 +90,16 @@ class NodeProgram:
         """Runs the nodes in order; without `keep_all` a value is forgotten after its last reader."""
         start = layouts.transpose(joined, (0, 2, 3, 1)) if self._layout == "NHWC" else joined
         blank = Call(Node("", "", (), (), {}), self._opset, self._rules, joined.data.dtype, joined.data.device)
-        values: dict[str, Any] = {name: blank.tensor(array) for name, array in self._initializers.items()}
+        offences: list[Offence] = []
+        values: dict[str, Any] = {}
+        for name, array in self._initializers.items():
+            try:
+                values[name] = blank.tensor(array)
+            except RefusedError as refusal:
+                offences.append(offence(name, "initializer", [], refusal))
+                values[name] = Unknown()
         values[self._image] = start
         last = {name: index for index, node in enumerate(self._nodes) for name in node.inputs}
-        offences: list[Offence] = []
         for index, node in enumerate(self._nodes):
             inputs = [values[name] if name else None for name in node.inputs]
             call = Call(node, self._opset, self._rules, blank.dtype, blank.device)

@@ -239,6 +239,39 @@ def test_what_has_no_meaning_is_refused(name: str, image: Tensor, mask: Tensor) 
     assert caught.value.offences[0].inputs[0].startswith("batch×4×")
 
 
+def test_an_upsample_of_opset_9_is_a_resize(image: Tensor, mask: Tensor) -> None:
+    scales = {"scales": np.array([1, 1, 2, 3], np.float32)}
+    node = helper.make_node("Upsample", ["x", "scales"], ["y"], mode="nearest")
+    (found,) = program_of(model_of([node], scales, 9))(image, mask)
+    expected = torch.where(mask, image, 0).repeat_interleave(2, 2).repeat_interleave(3, 3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_quantised_numbers_round_half_to_even_and_saturate() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    parameters = {"s": np.array(0.5, np.float16), "z": np.array(-3, np.int8)}
+    image = torch.tensor([0.25, 0.75, -0.25, 1.25, 400, -400, 9, 9], dtype=torch.float64).reshape(1, 1, 2, 4)
+    mask = torch.tensor([True] * 7 + [False]).reshape(1, 1, 2, 4)
+    (found,) = program_of(model_of(nodes, parameters, 19))(image, mask)
+    assert found.flatten().tolist() == [0, 1, 0, 1, 65, -62.5, 9, 0]
+
+
+def test_a_quantised_map_is_not_zeroed(image: Tensor, mask: Tensor) -> None:
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s"], ["q"]), helper.make_node("Flatten", ["q"], ["y"])]
+    with pytest.raises(UnsupportedOpError, match="quantised numbers"):
+        program_of(model_of(nodes, {"s": np.array(0.5, np.float32)}, 19))(image, mask)
+
+
+def test_strings_are_refused(image: Tensor, mask: Tensor) -> None:
+    nodes = [Node("n", "Add", ("x", "names"), ("y",), {})]
+    program = mask_aware_nodes(nodes, {"names": np.array(["a"])}, image="x", outputs=["y"], opset=18)
+    with pytest.raises(UnsupportedOpError, match="strings"):
+        program(image, mask)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(OptionError, match="opsets"):
         mask_aware_nodes([], {}, image="x", outputs=["x"], opset=8)
