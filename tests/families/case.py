@@ -40,7 +40,8 @@ class Case:
         map: whether what reads across positions is put behind the case in turn, if its result is a map.
         original: whether an all-True mask gives the original output: not where a window sees nothing but padding,
             which no mask keeps.
-        wide: whether a float64 form says something; a Cast to float32 does not have one.
+        wide: whether a float64 form says something; a Cast to float32 does not have one, and onnx's evaluator has
+            none of some operators, or walks an LRN's windows along the batch.
     """
 
     name: str

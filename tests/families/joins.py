@@ -98,7 +98,7 @@ def _coordinate_attention() -> tuple[Step, ...]:
         step("Transpose", "2", perm=turned),
         step("Concat", "1", "3", axis=2),
         step("Conv", "4", w(4, 3, 1, 1), w(4)),
-        step("HardSwish", "5"),
+        step("Tanh", "5"),
         step("Split", "6", np.array([10, 13]), axis=2, outputs=2),
         step("Transpose", "7:1", perm=turned),
         step("Conv", "7:0", w(3, 4, 1, 1)),

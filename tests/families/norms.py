@@ -32,16 +32,15 @@ def norms() -> list[Case]:
              step("Transpose", "1", perm=[0, 3, 1, 2])),
         case("LayerNormalization/over space", six,
              step("LayerNormalization", "0", positive(6, 10, 13), w(6, 10, 13), axis=1, epsilon=2**-10)),
-        case("LRN/channels", six, step("LRN", "0", size=3, alpha=0.2, beta=0.6, bias=1.5)),
-        case("LRN/after Relu", step("Relu", "x"), step("LRN", "0", size=5)),
+        case("LRN/channels", six, step("LRN", "0", size=3, alpha=0.2, beta=0.6, bias=1.5), wide=False),
+        case("LRN/after Relu", step("Relu", "x"), step("LRN", "0", size=5), wide=False),
         case("RMSNormalization/channels last", step("Transpose", "x", perm=[0, 2, 3, 1]),
              step("RMSNormalization", "0", positive(3), axis=-1, epsilon=2**-10),
              step("Transpose", "1", perm=[0, 3, 1, 2]), opset=23),
-        *[
-            case(f"MeanVarianceNormalization/{name}", six, step("MeanVarianceNormalization", "0", axes=axes),
- map=name == "channels")
-            for name, axes in (("space", [2, 3]), ("channels and space", [1, 2, 3]), ("channels", [1]))
-        ],
+        case("MeanVarianceNormalization/space", step("MeanVarianceNormalization", "x", axes=[2, 3]), map=False),
+        case("MeanVarianceNormalization/channels and space",
+             step("MeanVarianceNormalization", "x", axes=[1, 2, 3]), map=False),
+        case("MeanVarianceNormalization/channels", six, step("MeanVarianceNormalization", "0", axes=[1]), wide=False),
         case("LRN/taken apart", step("Mul", "x", "x"), step("Reshape", "0", np.array([-1, 1, 3, 10, 13])),
              step("Pad", "1", np.array([0, 0, 1, 0, 0, 0, 0, 1, 0, 0])),
              step("AveragePool", "2", kernel_shape=[3, 1, 1], strides=[1, 1, 1]), step("Squeeze", "3", np.array([1])),

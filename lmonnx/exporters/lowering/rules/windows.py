@@ -68,9 +68,9 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
 
 @rule("MaxPool", "AveragePool")
 def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
-    """Over kept pixels; a window as large as the map is a global pool, one over channels alone the op."""
+    """Over kept pixels; a window as large as the map is a global pool, an average over channels alone the op."""
     settings = attributes(node)
-    if _over_channels(x, settings):
+    if node.op_type == "AveragePool" and _over_channels(x, settings):
         return unpadded(x).but(data=op.call(node.op_type, x.data, **settings))
     window = window_of(x, settings["kernel_shape"], settings)
     if window.kernel == x.space and x.border is None and not any(map(any, window.pads)):
@@ -126,9 +126,11 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
     if mode not in ("reflect", "edge"):
         raise Refused(f"Pad mode {mode!r} is not defined")
     x = unpadded(x)
-    over_space = {axis: amount for axis, amount in amount_of.items() if axis in x.axes}
-    grown = op.Greater(op.Pad(as_float(op, x.mask), _pads(x.rank, over_space), mode=mode), op.number(0.5))
-    return x.but(data=op.Pad(x.data, _pads(x.rank, amount_of), mode=mode), mask=grown)
+    if any(any(amount) for axis, amount in amount_of.items() if axis not in x.axes):
+        raise Refused(f"padding of channels by {mode} is not defined")
+    pads = _pads(x.rank, amount_of)
+    grown = op.Greater(op.Pad(as_float(op, x.mask), pads, mode=mode), op.number(0.5))
+    return x.but(data=op.Pad(x.data, pads, mode=mode), mask=grown)
 
 
 def _pads(rank: int, amount_of: dict[int, tuple[int, int]]) -> np.ndarray:
