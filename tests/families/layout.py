@@ -99,7 +99,7 @@ def resampling() -> list[Case]:
         return case(f"Resize/{mode}, {name}", CONV, step("Resize", "0", "", *target, **axes, **settings))
 
     nhwc = step("Transpose", "x", perm=[0, 2, 3, 1])
-    batch = (step("Shape", "x", start=0, end=2), step("Concat", "0", np.array([15, 7]), axis=0))
+    batch = (step("Shape", "x", start=0, end=2), step("Concat", "0", np.array([20, 26]), axis=0))
     return [
         resized("twice", [1, 1, 2, 2], mode="nearest"),
         resized("twice, floor", [1, 1, 2, 2], mode="nearest", coordinate_transformation_mode="asymmetric",
@@ -111,7 +111,7 @@ def resampling() -> list[Case]:
         resized("corners", sizes=[19, 25], coordinate_transformation_mode="align_corners"),
         resized("asymmetric", [2, 2.5], coordinate_transformation_mode="asymmetric"),
         resized("symmetric", [1.5, 1.5], coordinate_transformation_mode="half_pixel_symmetric"),
-        resized("smaller", sizes=[6, 7], coordinate_transformation_mode="pytorch_half_pixel"),
+        resized("smaller", sizes=[4, 13], coordinate_transformation_mode="pytorch_half_pixel"),
         case("Resize/linear, computed size", *batch, step("Resize", "x", "", "", "1", mode="linear")),
         case("Resize/linear, NaN under the mask", step("Abs", "x"), step("Log", "0"),
              step("Resize", "1", "", np.array([2, 2], np.float32), mode="linear", axes=[2, 3])),

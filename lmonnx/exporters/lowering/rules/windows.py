@@ -128,9 +128,9 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
     x = unpadded(x)
     if any(any(amount) for axis, amount in amount_of.items() if axis not in x.axes):
         raise Refused(f"padding of channels by {mode} is not defined")
-    pads = _pads(x.rank, amount_of)
-    grown = op.Greater(op.Pad(as_float(op, x.mask), pads, mode=mode), op.number(0.5))
-    return x.but(data=op.Pad(x.data, pads, mode=mode), mask=grown)
+    full = _pads(x.rank, amount_of)
+    grown = op.Greater(op.Pad(as_float(op, x.mask), full, mode=mode), op.number(0.5))
+    return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)
 
 
 def _pads(rank: int, amount_of: dict[int, tuple[int, int]]) -> np.ndarray:
