@@ -78,8 +78,12 @@ def main() -> None:
 @main.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=FILE, help="File to write.")
-@click.option("--weights", default="default", help="default, one by name, seed:N, or a checkpoint: .pth, .safetensors.")
-@click.option("--num-classes", "classes", type=click.IntRange(1), help="Classes of a network by name, not pretrained.")
+@click.option(
+    "--weights", default="default", help="For names: default, weights by name, seed:N, or a file (.pth, .safetensors)."
+)
+@click.option(
+    "--num-classes", "classes", type=click.IntRange(1), help="For names with weights of your own: number of classes."
+)
 @click.option(
     "--size", type=_Numbers(int, 1, 2, repeated=True), help="Height and width of the image in pixels, or one number."
 )
@@ -96,13 +100,18 @@ def main() -> None:
 @click.option("--opset", type=int, help="Opset of the graph. [default: 18, or the source's if newer]")
 @click.option("--image-input", metavar="NAME", help="For files with several inputs: which of them is the image.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the PyTorch reference before publishing.")
-@click.option("--crop", help="For files: share of the resized photograph's short side that is cropped: 0.875, 224/256.")
-@click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="For files: filter of the resize.")
-@click.option("--mean", type=_Numbers(float, 1, 3), help="For files: subtracted from the channels, after the scale.")
-@click.option("--std", type=_Numbers(float, 1, 3), help="For files: divides the channels.")
-@click.option("--scale", type=float, help="For files: divides the pixels 0 … 255. [default: 255]")
-@click.option("--channel-order", type=click.Choice(get_args(ChannelOrder)), help="For files: of the input's channels.")
-@click.option("--labels", type=FILE, help="For files: class names, one a line.")
+@click.option(
+    "--crop",
+    help="Where the source does not say: share of a photograph's short side that is cropped: 0.875, 224/256.",
+)
+@click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Likewise: filter of the resize.")
+@click.option("--mean", type=_Numbers(float, 1, 3), help="Likewise: subtracted from the channels, after the scale.")
+@click.option("--std", type=_Numbers(float, 1, 3), help="Likewise: divides the channels.")
+@click.option("--scale", type=float, help="Likewise: divides the pixels 0 … 255. [default: 255]")
+@click.option(
+    "--channel-order", type=click.Choice(get_args(ChannelOrder)), help="Likewise: order of the input's channels."
+)
+@click.option("--labels", type=FILE, help="Likewise: class names, one a line.")
 @_one_line_errors
 def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any, **options: Any) -> None:
     """Write SOURCE as a graph with a mask input.
@@ -141,7 +150,9 @@ def models(pattern: str, as_json: bool) -> None:
 @main.command()
 @click.argument("model", type=FILE)
 @click.option("--against", required=True, metavar="SOURCE", help="What the file was exported from.")
-@click.option("--weights", help="For names: as for export. [default: those that the file records]")
+@click.option(
+    "--weights", help="For names: as for export; a file has to be given again. [default: those that the file records]"
+)
 @_one_line_errors
 def verify(model: pathlib.Path, against: str, weights: str | None) -> None:
     """Repeat the proof on MODEL, an exported file, against the network it was made from."""

@@ -12,7 +12,8 @@ import torch
 
 import lmonnx
 from lmonnx.exporters.proof import images, suite
-from lmonnx.exporters.sources.torchvision import import_torchvision, seeded
+from lmonnx.exporters.sources.seeds import seeded
+from lmonnx.exporters.sources.torchvision import import_torchvision
 from lmonnx.masking import PRESETS, MaskRules
 from lmonnx.runtime import Runner
 from tests.laws import check_laws

@@ -21,7 +21,7 @@ from lmonnx.runtime.contract import Contract
 from lmonnx.runtime.form import Form
 
 #: What takes part in an export, besides Python.
-PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "torch", "torchvision")
+PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
 #: Bytes of weights up to which a file holds them itself: protobuf's 2**31 − 1, less what the nodes take.
 LARGEST = 2_000_000_000
 

@@ -17,7 +17,7 @@ from lmonnx.evaluate import CLASSES, draw
 from lmonnx.exporters.sources import resolve, scenes
 from lmonnx.exporters.sources.module import weights_hash
 from lmonnx.exporters.sources.scenes import NAMES, SceneNet, weights_file
-from lmonnx.exporters.sources.torchvision import seeded
+from lmonnx.exporters.sources.seeds import seeded
 from lmonnx.runtime import Runner
 
 #: The first seed of scenes that no network was trained on and none was measured on.

@@ -19,7 +19,6 @@ from lmonnx.errors import WeightsError
 from lmonnx.exporters.sources.checkpoint import fill, is_file, is_pretrained, require_classes, restore
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
-from lmonnx.exporters.sources.seeds import seeded as seeded
 from lmonnx.runtime.preprocessing import Preprocessing
 
 #: What torchvision's builders need beside their defaults to give the network that is served.
