@@ -52,7 +52,7 @@ def windows() -> list[Case]:
         case("Pad/channels", CONV, step("Pad", "0", np.array([0, 2, 0, 0, 0, 1, 0, 0]))),
         case(
             "Pad/channels and space",
-            step("Pad", "x", np.array([0, 0, 1, 1, 0, 2, 1, 0]), np.array(0.5)),
+            step("Pad", "x", np.array([0, 0, 1, 1, 0, 2, 1, 0])),
             step("Conv", "0", w(4, 5, 3, 3)),
         ),
         case("Pad/no pixels", pad(0, 0, 0, 0, 0), step("Conv", "0", w(4, 3, 3, 3))),

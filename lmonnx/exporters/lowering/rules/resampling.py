@@ -20,7 +20,7 @@ ROUNDING = 1e-4
 
 @rule("Resize")
 def resize(
-    op: Op, node: ir.Node, x: Masked, roi: Operand = None, scales: Operand = None, sizes: Operand = None
+    op: Op, node: ir.Node, x: Masked, roi: Operand = None, scales: Operand = None, sizes: ir.Value | None = None
 ) -> Masked:
     """Nearest: the op, on the mask too. Linear: R(x⊙m) / R(m), kept where R(m) > 0."""
     x, settings, after = unpadded(x), attributes(node), extents(node.outputs[0])
@@ -43,24 +43,25 @@ def resize(
         factor = full[list(x.axes)]
     kept = {name: settings[name] for name in KEPT if name in settings}
 
-    def resized(value: ir.Value) -> ir.Value:
+    def resized(value: ir.Value, given: ir.Value | None = None) -> ir.Value:
         """By whole shapes: onnxruntime moves a Transpose through a Resize without its attribute axes."""
         inner = [(count[x.axes.index(a)] if a in x.axes else extents(value)[a]) or 0 for a in range(1, x.rank)]
-        shape = None if by_scale else op.Concat(op.Shape(value, start=0, end=1), ints(inner), axis=0)
+        shape = None if by_scale else given or op.Concat(op.Shape(value, start=0, end=1), ints(inner), axis=0)
         made: ir.Value = op.call("Resize", value, None, full if by_scale else None, shape, **kept)
         assert value.shape is not None
         made.shape = ir.Shape([value.shape[0], *inner])
         return made
 
+    whole = None if "axes" in settings else sizes
     if mode == "nearest":
         mask = op.Greater(resized(as_float(op, x.mask)), op.number(0.5))
-        return x.but(data=resized(x.data), mask=mask)
+        return x.but(data=resized(x.data, whole), mask=mask)
     transform = settings.get("coordinate_transformation_mode", "half_pixel")
     mask = x.mask
     for axis, extent, windows, scale in zip(x.axes, x.space, count, factor.tolist(), strict=True):
         mask = _reached(op, mask, axis, _positions(extent, windows, scale, transform))
     share = op.Where(mask, resized(as_float(op, x.mask)), op.number(1))
-    data = resized(zeroed(op, x))
+    data = resized(zeroed(op, x), whole)
     return x.but(data=op.Div(data, op.cast_like(share, data)), mask=mask, zero=False, finite=True)
 
 
