@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -54,7 +55,8 @@ def require_free(graph: ir.Graph) -> None:
     (image,) = graph.inputs
     behind = list(_behind(graph, image))
     made = {value for node in behind for value in node.outputs}
-    if not any(_lost(value) for value in graph.outputs if value in made):
+    lost = [value for value in graph.outputs if value in made and _lost(value)]
+    if not lost:
         return
     for node in behind:
         before = [value for value in node.inputs if value is not None and value.shape and _first(value) == BATCH]
@@ -66,6 +68,10 @@ def require_free(graph: ir.Graph) -> None:
                 f"{node.op_type} {node.name!r} loses the batch, from {shapes[0]} to {shapes[1]}; "
                 "write the model so that the first axis of every activation is the batch"
             )
+    raise SourceError(
+        f"the output {lost[0].name!r} has the shape {_text(lost[0])} for every batch; "
+        "write the model so that the first axis of every activation is the batch"
+    )
 
 
 def _lost(value: ir.Value) -> bool:
@@ -122,6 +128,26 @@ def _concat(node: ir.Node) -> None:
         node.replace_input_with(i, each.outputs[0])
 
 
+def _gather(node: ir.Node) -> None:
+    """All entries of a flattened value, in order, into a shape: PyTorch's as_strided. It is a Reshape of the value."""
+    flat, places = node.inputs
+    before, indices = None if flat is None else flat.producer(), known(places)
+    if before is None or before.op_type != "Reshape" or indices is None or indices.ndim < 2 or len(indices) != 1:
+        return
+    target = known(before.inputs[1])
+    if target is not None and target.tolist() == [-1] and np.array_equal(indices.ravel(), np.arange(_size(flat))):
+        node.op_type = "Reshape"
+        node.attributes.clear()
+        node.replace_input_with(0, before.inputs[0])
+        node.replace_input_with(1, constant_for(node, "shape", np.array([0, *indices.shape[1:]], np.int64)))
+
+
+def _size(value: ir.Value | None) -> int:
+    """Number of entries; 0 where that is not known."""
+    extents = [] if value is None or value.shape is None else list(value.shape)
+    return math.prod(extent if isinstance(extent, int) else 0 for extent in extents)
+
+
 def _slice(node: ir.Node) -> None:
     """The first row of one is all rows."""
     starts, ends, axes, steps = ([*(known(value) for value in node.inputs[1:]), None, None])[:4]
@@ -150,6 +176,7 @@ def _resize(node: ir.Node) -> None:
 FREED: dict[str, Callable[[ir.Node], None]] = {
     "Concat": _concat,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,

@@ -179,6 +179,12 @@ LITERALS: dict[str, Sequence[Step]] = {
     "the first row": (step("Slice", "0", ints(0), ints(1), ints(0)), *after(1)),
     "the first row and some columns": (step("Slice", "0", ints(2, 0), ints(9, 1), ints(3, 0)), *after(1)),
     "resized": (step("Resize", "0", "", "", ints(1, 4, 22, 24), mode="nearest"), *after(1)),
+    "strided": (
+        POOL,
+        step("Reshape", "1", ints(-1)),
+        step("Gather", "2", np.arange(4).reshape(1, 4, 1, 1), axis=0),
+        step("Flatten", "3"),
+    ),
     "squeezed": (POOL, step("Squeeze", "1", ints(2, 3)), step("Gemm", "2", w(5, 4), transB=1)),
 }
 

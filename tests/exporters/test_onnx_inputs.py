@@ -144,6 +144,13 @@ LOST = {
 }
 
 
+def test_a_batch_that_nothing_known_loses_is_refused(tmp_path: Path) -> None:
+    some = step("Gather", "2", np.array([[0, 3]]), axis=0)
+    model = model_of(*HEAD[:2], step("Reshape", "1", np.array([-1])), some)
+    with pytest.raises(SourceError, match=r"the output 'value3' has the shape 1×2 for every batch"):
+        lmonnx.export(save(model, tmp_path), tmp_path / "out.onnx")
+
+
 @pytest.mark.parametrize("operator", LOST)
 def test_a_batch_that_is_lost_is_refused(operator: str, tmp_path: Path) -> None:
     model = model_of(*HEAD[:2], LOST[operator])
