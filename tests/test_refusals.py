@@ -44,7 +44,9 @@ REFUSALS = {
     "DepthToSpace": (step("DepthToSpace", "x", blocksize=1), "spreads a pixel"),
     "ConvTranspose": (step("ConvTranspose", "x", w(3, 3, 2, 2)), "spreads pixels"),
     "CumSum": (step("CumSum", "x", np.array(2)), "a sum along positions"),
-    "Einsum": (step("Einsum", "x", "x", equation="nchw,nchw->nc"), "write it as MatMul"),
+    "Einsum of two": (step("Einsum", "x", "x", equation="nchw,ndhw->ncd"), "as attention does"),
+    "Einsum": (step("Einsum", "x", w(3, 4), equation="nchw,cd->ndhw"), "write it as MatMul"),
+    "batch moved": (step("Transpose", "x", perm=[1, 0, 2, 3]), "moves the batch"),
     "TopK": (step("TopK", "x", np.array([1]), axis=1, outputs=2), "an order among positions"),
     "GridSample": (step("GridSample", "x", np.zeros((1, 4, 4, 2))), "where it reads"),
     "DynamicQuantizeLinear": (step("DynamicQuantizeLinear", "x", outputs=3), "quantise statically"),
@@ -86,6 +88,16 @@ def test_batch_merged_with_space() -> None:
     error = refused(TURNED, step("Reshape", "0", np.array([-1, 3])), step("MatMul", "1", w(3, 5)))
     assert "mixes batch and space" in str(error)
     assert "keep the batch an axis of its own" in str(error)
+
+
+def test_debris_of_attention() -> None:
+    """The Transpose that moves the batch behind queries, keys and values is none of its reasons."""
+    tokens = step("Reshape", "x", np.array([0, 3, 64])), step("Transpose", "0", perm=[0, 2, 1])
+    parts = step("MatMul", "1", w(3, 12)), step("Reshape", "2", np.array([0, 64, 3, 4]))
+    split = step("Transpose", "3", perm=[2, 0, 1, 3]), step("Split", "4", axis=0, num_outputs=3, outputs=3)
+    keys = step("Transpose", "5:1", perm=[0, 1, 3, 2])
+    error = refused(*tokens, *parts, *split, keys, step("MatMul", "5:0", "6"), step("Softmax", "7", axis=-1))
+    assert [offence.operator for offence in error.offences] == ["MatMul", "Softmax"]
 
 
 def test_equal_offences_are_told_once() -> None:

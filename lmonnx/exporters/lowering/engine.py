@@ -18,11 +18,13 @@ from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rules.joins import JOINS
-from lmonnx.exporters.lowering.undefined import ATTENTION, UNDEFINED
+from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, undefined
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
 from lmonnx.exporters.ops.fill import QUANTISED, QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.masking import MaskRules
+
+__all__ = ["IR_VERSION", "SUSPECTS", "Lowered", "lower"]
 
 assert _rules.__all__, "importing the rules fills the table"
 
@@ -37,9 +39,6 @@ class Unknown:
 #: Operators any of whose operands may be masked; of the others only the first.
 JOINING = {*JOINS, "Concat", "MatMul"}
 FOREIGN = "it belongs to the domain {!r}, and only standard operators are known"
-#: Behind a refused node it is not known any more which axes are space; there these are refused too, if that many
-#: of their operands are activations.
-SUSPECTS = {"Softmax": 1, "LogSoftmax": 1, "MatMul": 2}
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ class _Lowering:
         self.op = Op(self.graph, rules, wide, taken=self.names)
         self.values: dict[ir.Value, Masked | ir.Value | Unknown] = {}
         self.offences: list[Offence] = []
+        self.debris: set[str] = set()
 
     def run(self) -> Lowered:
         self.open()
@@ -105,6 +105,8 @@ class _Lowering:
                 self.copy(node, operands)
         for output in self.source.outputs:
             self.check_output(output)
+        if any(offence.why == ATTENTION for offence in self.offences):
+            self.offences = [offence for offence in self.offences if offence.node not in self.debris]
         if self.offences:
             raise UnsupportedOpError(self.offences)
         self.close()
@@ -181,9 +183,9 @@ class _Lowering:
 
     def lower(self, node: ir.Node, operands: Sequence[Operand]) -> None:
         try:
-            if node.op_type not in RULES:
-                raise Refused(UNDEFINED.get(node.op_type, "there is no rule for this operator"))
             masked = [i for i, x in enumerate(operands) if isinstance(x, Masked)]
+            if node.op_type not in RULES:
+                raise Refused(undefined(node.op_type, len(masked)) or "there is no rule for this operator")
             if node.op_type not in JOINING and masked != [0]:
                 raise Refused("one of its parameters depends on the image")
             with self.op.made_by(node.op_type, str(node.name)):
@@ -221,6 +223,8 @@ class _Lowering:
         """Notes the offence and makes up the outputs, so that the nodes behind it are looked at too."""
         shapes = tuple(_text(value) for value in node.inputs if value is not None)
         remedy = {} if refusal.remedy is None else {"remedy": refusal.remedy}
+        if refusal.debris:
+            self.debris.add(str(node.name))
         self.offences.append(Offence(str(node.name), node.op_type, shapes, refusal.why, **remedy))
         known = refusal.axes is not None and node.outputs[0].shape is not None
         made = self.stand_in(node, refusal.axes or ()) if known else Unknown()
@@ -233,10 +237,8 @@ class _Lowering:
         """
         operands = [self.values.get(value) for value in node.inputs if value is not None]
         activations = [x for x in operands if isinstance(x, (Masked, Unknown))]
-        if node.op_type in UNDEFINED:
-            self.refuse(node, Refused(UNDEFINED[node.op_type]))
-        elif len(activations) >= SUSPECTS.get(node.op_type, len(operands) + 1):
-            self.refuse(node, Refused(ATTENTION))
+        if (why := undefined(node.op_type, len(activations))) is not None:
+            self.refuse(node, Refused(why))
         known = next((x for x in activations if isinstance(x, Masked)), None)
         joined = node.op_type in JOINS and node.outputs[0].shape is not None
         made = self.stand_in(node, known.axes) if joined and known else Unknown()

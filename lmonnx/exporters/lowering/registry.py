@@ -42,11 +42,14 @@ class Refused(Exception):  # noqa: N818 - never leaves the engine
         remedy: what the user can do, or None for the general advice.
         axes: the axes of the node's output that are space, so that the nodes after it can be looked at too;
             None if the rule does not know.
+        debris: whether it says nothing where attention is, of which such a node is a part.
     """
 
-    def __init__(self, why: str, remedy: str | None = None, axes: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self, why: str, remedy: str | None = None, axes: tuple[int, ...] | None = None, *, debris: bool = False
+    ) -> None:
         super().__init__(why)
-        self.why, self.remedy, self.axes = why, remedy, axes
+        self.why, self.remedy, self.axes, self.debris = why, remedy, axes, debris
 
 
 def attributes(node: ir.Node) -> dict[str, Any]:

@@ -37,3 +37,13 @@ UNDEFINED = {
     "Scan": _BRANCHES,
     "TopK": "an order among positions is not defined where some are removed",
 }
+#: Behind a refused node it is not known any more which axes are space; there these are attention, if that many of
+#: their operands are activations.
+SUSPECTS = {"Softmax": 1, "LogSoftmax": 1, "MatMul": 2, "Einsum": 2}
+
+
+def undefined(operator: str, activations: int) -> str | None:
+    """Why ``operator`` is not defined where so many of its operands are activations; None if that is not known."""
+    if activations >= SUSPECTS.get(operator, activations + 1):
+        return ATTENTION
+    return UNDEFINED.get(operator)

@@ -21,7 +21,7 @@ def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
     axes = tuple(sorted(map(perm.index, x.axes)))
     if perm[0] != 0:
-        raise adaptive_pool(node) or Refused("it moves the batch axis")
+        raise adaptive_pool(node) or Refused("it moves the batch axis", debris=True)
     return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes)
 
 

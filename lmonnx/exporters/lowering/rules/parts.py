@@ -63,11 +63,11 @@ def slice_(
     begin, stop, stride = cuts.pop(0, (0, WHOLE, 1))
     if begin != 0 or stop < WHOLE or stride != 1:
         raise Refused("it takes a part of the batch")
-    space = {axis: cut for axis, cut in cuts.items() if axis in x.axes}
-    return x.but(data=_cut(op, x.data, cuts), mask=_cut(op, x.mask, space))
+    space = {axis: one for axis, one in cuts.items() if axis in x.axes}
+    return x.but(data=cut(op, x.data, cuts), mask=cut(op, x.mask, space))
 
 
-def _cut(op: Op, value: ir.Value, cuts: dict[int, tuple[int, int, int]]) -> ir.Value:
+def cut(op: Op, value: ir.Value, cuts: dict[int, tuple[int, int, int]]) -> ir.Value:
     """``value`` from begin to stop in steps along each of the axes."""
     if not cuts:
         return value

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
+from lmonnx.exporters.lowering.rules.parts import cut
 from lmonnx.exporters.ops.builder import Op, extents, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
@@ -22,6 +23,9 @@ from lmonnx.exporters.ops.pools import (
     mean_over_kept,
 )
 from lmonnx.masking import Window
+
+#: Entries before and after, by axis.
+_Amounts: TypeAlias = dict[int, tuple[int, int]]
 
 
 def window_of(x: Masked, kernel: tuple[int, ...], settings: dict[str, Any]) -> Window:
@@ -107,14 +111,13 @@ def _global(op: Op, x: Masked, operator: str) -> ir.Value:
 
 @rule("Pad")
 def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, axes: Operand = None) -> Masked:
-    """A constant Pad over space stays pending; reflect and edge pad data and mask alike."""
+    """A constant Pad over space stays pending; reflect and edge pad data and mask alike; a negative one is a Slice."""
     which = list(range(x.rank)) if axes is None else [int(a) % x.rank for a in constant(axes, "axes")]
     amounts = constant(pads, "pads").tolist()
     amount_of = dict(zip(which, zip(amounts[: len(which)], amounts[len(which) :], strict=True), strict=True))
     if any(amount_of.get(0, ())):
         raise Refused("it pads the batch")
-    if any(n < 0 for amount in amount_of.values() for n in amount):
-        raise Refused("a Pad that cuts pixels off is not defined", "cut with Slice")
+    x, amount_of = _cropped(op, x, amount_of)
     mode = attributes(node).get("mode", "constant")
     space = tuple(amount_of.get(axis, (0, 0)) for axis in x.axes)
     if mode == "constant":
@@ -133,11 +136,24 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
     return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)
 
 
-def _pads(rank: int, amount_of: dict[int, tuple[int, int]]) -> np.ndarray:
+def _cropped(op: Op, x: Masked, amount_of: _Amounts) -> tuple[Masked, _Amounts]:
+    """``x`` without what negative amounts cut off, and the amounts that are left."""
+    off = {axis: (-min(before, 0), -min(after, 0)) for axis, (before, after) in amount_of.items()}
+    cuts = {axis: (a, (extents(x.data)[axis] or 0) - b, 1) for axis, (a, b) in off.items() if a or b}
+    if not cuts:
+        return x, amount_of
+    if not set(cuts) <= set(x.axes):
+        raise Refused("a Pad that cuts channels off is not defined", "cut with Slice")
+    x = unpadded(x)
+    left = {axis: (max(before, 0), max(after, 0)) for axis, (before, after) in amount_of.items()}
+    return x.but(data=cut(op, x.data, cuts), mask=cut(op, x.mask, cuts)), left
+
+
+def _pads(rank: int, amount_of: _Amounts) -> np.ndarray:
     return np.array([amount_of.get(axis, (0, 0))[side] for side in (0, 1) for axis in range(rank)], np.int64)
 
 
-def _wider(op: Op, x: Masked, amount_of: dict[int, tuple[int, int]], value: float) -> Masked:
+def _wider(op: Op, x: Masked, amount_of: _Amounts, value: float) -> Masked:
     """``x`` with channels of a constant before and after its own, the same at every position."""
     if not any(map(any, amount_of.values())):
         return x
