@@ -72,7 +72,7 @@ def test_laws(case: Case) -> None:
     plain = session(case.model())
     given = image if case.layout == "NCHW" else image.transpose(0, 2, 3, 1)
     original = plain.run(None, {"x": given})[0] if case.original else None
-    check_laws(_graph(case), image, mask, original=original, tolerance=1e-5)
+    check_laws(_graph(case), image, mask, original=original, tolerance=1e-5, rounding=1e-5)
 
 
 @cache
