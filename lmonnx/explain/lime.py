@@ -57,11 +57,11 @@ def explain(
     labels = segmentation.superpixels(pixels, segments)
     keep = sampling.keep_vectors(samples, int(labels.max()) + 1, seed)
     if paint is None:
-        image, masks = preprocessing.normalise(pixels), sampling.masks(keep, labels, batch_size)
+        image, masks = runner.encode(pixels), sampling.masks(keep, labels, batch_size)
         probabilities = runner.probabilities(image, masks, batch_size)
     else:
         pictures = sampling.painted(keep, labels, pixels, paint, batch_size)
-        images = (np.concatenate([*map(preprocessing.normalise, batch)]) for batch in pictures)
+        images = (np.concatenate([*map(runner.encode, batch)]) for batch in pictures)
         probabilities = runner.probabilities(images, np.ones((1, 1, *labels.shape), np.bool_), batch_size)
     _require_class(target, probabilities.shape[1])
     index = int(probabilities[0].argmax()) if target is None else target

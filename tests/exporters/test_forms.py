@@ -17,6 +17,7 @@ import pytest
 
 import lmonnx
 from lmonnx.errors import ImageError, LmonnxError, ModelError, OptionError, PublishError, VerificationError
+from lmonnx.explain import explain
 from lmonnx.exporters import package
 from lmonnx.exporters.forms import written
 from lmonnx.exporters.proof import Inputs, images, inputs, photographs
@@ -119,6 +120,16 @@ def test_photographs_are_prepared_for_every_form(form: str, exported: Exported, 
         assert [one.kept for one in mine] == [one.kept for one in theirs]
         for one, other in zip(mine, theirs, strict=True):
             np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("paint", [None, 128])
+def test_every_form_explains_as_the_plain_graph(form: str, paint: int | None, exported: Exported) -> None:
+    photo = np.random.default_rng(6).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    mine, theirs = (
+        explain(exported(name), photo, target=2, samples=20, segments=8, paint=paint) for name in (form, "softmax")
+    )
+    np.testing.assert_allclose(mine.weights, theirs.weights, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -48,8 +48,16 @@ LACKING = {
     "Concat/one operand": {"Identity": 1},
     "Transpose/NHWC input": {"Transpose": 1},
 }
-#: Normalisations over space are taken apart.
-TAKEN_APART = ("InstanceNormalization", "GroupNormalization", "LayerNormalization/over space")
+#: What is written as several operators or as another one: normalisations over space, a Pad that cuts, and what means
+#: SpaceToDepth.
+TAKEN_APART = (
+    "InstanceNormalization",
+    "GroupNormalization",
+    "LayerNormalization/over space",
+    "MeanVarianceNormalization",
+    "Pad/cut",
+    "SpaceToDepth/taken apart",
+)
 
 
 def export(folder: Path, *steps: object, shape: tuple[int, ...] = (3, 32, 32)) -> Path:
