@@ -24,34 +24,37 @@ LEAST = 1e-4
 FOUND = (Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),)
 
 
-def check(recipe: Recipe) -> None:
-    """One graph against the reference, by the laws, and against itself without a mask."""
+def check(recipe: Recipe) -> bool:
+    """One graph against the reference, by the laws, and against itself without a mask; False if float32 cannot tell."""
     draft, mask = recipe.draft(), recipe.mask()
     model = build(draft.steps, (3, *recipe.space), opset=18)
     image = images(len(mask), (3, *recipe.space))
     original = session(model).run(None, {"x": image})[0]
-    assume(np.isfinite(original).all() and np.abs(original).max() < 1e6)
-    assume(np.std(original) > LEAST * np.abs(original).max())
+    largest = np.abs(original).max()
+    if not (largest < 1e6 and np.std(original) > LEAST * largest):
+        return False
     reference = by_reference(model, recipe.rules)
     expected = reference(image.astype(np.float64), mask)
     scale = float(np.std(expected)) or 1.0
     near = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
     rounding = max(float(np.abs(reference(some, mask) - expected).max()) for some in near) / scale
     tolerance = SLACK * rounding + FLOOR
-    assume(tolerance < CEILING)
+    if not tolerance < CEILING:
+        return False
     graph = by_onnxruntime(proto_of(lowered(model, recipe.rules)))
     assert_close(graph(image, mask), expected, tolerance)
     unchanged = original if draft.original else None
     check_laws(graph, image, mask, original=unchanged, tolerance=10 * tolerance, rounding=10 * tolerance)
+    return True
 
 
 @pytest.mark.parametrize("head", range(len(HEADS)), ids=HEADS)
 @given(data=st.data())
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_graph(head: int, data: st.DataObject) -> None:
-    check(data.draw(recipes(head)))
+    assume(check(data.draw(recipes(head))))
 
 
 @pytest.mark.parametrize("recipe", FOUND, ids=str)
 def test_what_failed_once(recipe: Recipe) -> None:
-    check(recipe)
+    assert check(recipe)

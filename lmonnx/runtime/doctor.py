@@ -243,13 +243,17 @@ def _at_least(package: Package) -> str:
 
 
 def _needs() -> list[tuple[str, str | None, str | None]]:
-    """Name, lowest version and extra of every requirement in lmonnx's metadata."""
+    """Name, lowest version and extra of every requirement in lmonnx's metadata.
+
+    An extra that takes in another one repeats its requirements there; each belongs to the first that lists it.
+    """
     try:
         requirements = importlib.metadata.requires("lmonnx") or []
     except importlib.metadata.PackageNotFoundError:
         return []
     found = filter(None, map(_REQUIREMENT.match, requirements))
-    return [(match["name"], match["least"], match["extra"]) for match in found]
+    needs = [(match["name"], match["least"], match["extra"]) for match in found]
+    return list({need[0]: need for need in reversed(needs)}.values())[::-1]
 
 
 def _version(name: str) -> str | None:

@@ -158,7 +158,7 @@ def test_maps_are_found_in_either_layout(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_a_question_mark(tmp_path: Path) -> None:
-    inspection = inspect(export(tmp_path, *HEAD, step("Hardmax", "3")))
+    inspection = inspect(export(tmp_path, *HEAD, step("CumSum", "3", np.array(1))))
     assert inspection.total.network.operations is None
     assert inspection.total.added.operations is not None
     assert inspection.to_json()["total"]["network"]["operations"] is None

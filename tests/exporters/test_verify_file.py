@@ -18,6 +18,7 @@ from lmonnx.errors import LmonnxError, ModelError, SourceError, VerificationErro
 from lmonnx.exporters import finished
 from lmonnx.exporters.finished import verify
 from lmonnx.exporters.sources import torchvision
+from lmonnx.exporters.sources.seeds import seeded
 from lmonnx.masking import MaskRules
 from lmonnx.runtime import Runner
 from tests.cases import w
@@ -112,7 +113,7 @@ def test_a_name_is_built_with_what_the_file_records(of_name: Path) -> None:
 
 def test_weights_by_name_are_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = torchvision.import_torchvision().models.squeezenet1_1(weights=None)
-    state = torchvision.seeded(network, 5).state_dict()
+    state = seeded(network, 5).state_dict()
     monkeypatch.setattr(torchvision, "_downloaded", lambda *_: state)
     path = lmonnx.export("squeezenet1_1", tmp_path / "default.onnx", size=48, verify=False).path
     assert Runner(path, provider="cpu").contract.source["weights"] == "SqueezeNet1_1_Weights.IMAGENET1K_V1"

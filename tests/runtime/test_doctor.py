@@ -150,8 +150,9 @@ def test_this_machine() -> None:
     assert facts.cpu.error is None
     assert "CPUExecutionProvider" in facts.cpu.providers
     names = {package.name: package for package in facts.packages}
-    assert {"click", "numpy", "pillow", "scikit-image", "scikit-learn", "torch"} <= set(names)
-    assert (names["torch"].extra, names["numpy"].extra) == ("export", None)
+    assert {"click", "numpy", "pillow", "scikit-image", "scikit-learn", "torch", "timm"} <= set(names)
+    assert len(names) == len(facts.packages)
+    assert (names["timm"].extra, names["torch"].extra, names["numpy"].extra) == ("timm", "export", None)
     assert names["numpy"].least is not None
     assert not {"pytest", "lmonnx"} & set(names)
     assert [package.least for package in facts.onnxruntime] == ["1.20"]
