@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+
+from lmonnx.exporters.lowering.registry import attributes
+from lmonnx.exporters.ops.masks import output_extents
+from lmonnx.masking import Window
 
 
 def constant_for(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
@@ -38,7 +43,47 @@ STAND_INS = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormali
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infers the shapes of ``model`` in place; where that fails they stay unknown, and what needs one says so."""
+    """Infers the shapes of ``model`` in place; where that fails they stay unknown, and what needs one says so.
+
+    A ceil_mode that adds no window to its pool goes: below opset 22 onnx's inference counts one that would begin in
+    the padding, which no runtime computes.
+    """
+    _infer(model)
+    while any(_drop_ceil_mode(node) for node in model.graph):
+        for value in (value for node in model.graph for value in node.outputs):
+            value.shape = None
+        _infer(model)
+
+
+def _drop_ceil_mode(node: ir.Node) -> bool:
+    """Whether ``node`` is a pool that lost its ceil_mode, because it has the windows that it has without."""
+    settings, space = attributes(node), _space(node)
+    if node.op_type not in ("AveragePool", "MaxPool") or not settings.get("ceil_mode", 0) or not space:
+        return False
+    ones, pads = (1,) * len(space), settings.get("pads", (0,) * 2 * len(space))
+    window = Window(
+        kernel=settings["kernel_shape"],
+        strides=settings.get("strides", ones),
+        dilations=settings.get("dilations", ones),
+        pads=tuple(zip(pads[: len(space)], pads[len(space) :], strict=True)),
+    )
+    if settings.get("auto_pad", "NOTSET") != "NOTSET":
+        return False
+    if output_extents(window, space) != output_extents(replace(window, ceil_mode=True), space):
+        return False
+    node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
+    return True
+
+
+def _space(node: ir.Node) -> list[int]:
+    """The extents of space that ``node`` reads; none if they are not all known."""
+    x = node.inputs[0] if node.inputs else None
+    space = [] if x is None or x.shape is None else list(x.shape)[2:]
+    numbers = [extent for extent in space if isinstance(extent, int)]
+    return numbers if len(numbers) == len(space) else []
+
+
+def _infer(model: ir.Model) -> None:
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)
