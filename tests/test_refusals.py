@@ -45,7 +45,9 @@ REFUSALS = {
     "ConvTranspose": (step("ConvTranspose", "x", w(3, 3, 2, 2)), "spreads pixels"),
     "CumSum": (step("CumSum", "x", np.array(2)), "a sum along positions"),
     "Einsum of two": (step("Einsum", "x", "x", equation="nchw,ndhw->ncd"), "as attention does"),
-    "Einsum": (step("Einsum", "x", w(3, 4), equation="nchw,cd->ndhw"), "write it as MatMul"),
+    "Einsum over space": (step("Einsum", "x", w(8, 4), equation="nchw,wd->nchd"), "as an MLP over space does"),
+    "Einsum with an ellipsis": (step("Einsum", "x", w(8, 4), equation="...w,wd->...d"), "write it as MatMul"),
+    "one row of pixels": (step("Gather", "x", np.array(2), axis=2), "single positions of space"),
     "batch moved": (step("Transpose", "x", perm=[1, 0, 2, 3]), "moves the batch"),
     "TopK": (step("TopK", "x", np.array([1]), axis=1, outputs=2), "an order among positions"),
     "GridSample": (step("GridSample", "x", np.zeros((1, 4, 4, 2))), "where it reads"),
@@ -65,6 +67,36 @@ def test_each_reason(name: str) -> None:
     assert offence.node == "node0"
     assert offence.operator == one.operator
     assert reason in str(offence)
+
+
+POOLED = (step("GlobalAveragePool", "x"), step("Flatten", "0"))
+MIXING = {
+    "mean": step("ReduceMean", "1", np.array([0])),
+    "mean of all": step("ReduceMean", "1"),
+    "softmax": step("Softmax", "1", axis=0),
+    "cumulative sum": step("CumSum", "1", np.array(0)),
+    "reversed": step("Slice", "1", np.array([-1]), np.array([-(2**31)]), np.array([0]), np.array([-1])),
+    "rows with rows": step("Gemm", "1", "1", transB=1),
+    "over rows": step("Gemm", "1", "1", transA=1),
+    "layer norm": step("LayerNormalization", "1", np.ones(3), axis=0),
+    "aligned with channels": step("Add", "0", "1"),
+    "concatenated": step("Concat", "1", "1", axis=0),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_rows_that_mix_behind_a_pool(name: str) -> None:
+    error = refused(*POOLED, MIXING[name])
+    assert [offence.operator for offence in error.offences] == [MIXING[name].operator]
+    assert "mixes the rows of a batch" in str(error)
+
+
+def test_rows_that_stay_apart_behind_a_pool() -> None:
+    """A dense layer from the left, with the batch last in between."""
+    turned = step("Transpose", "1", perm=[1, 0])
+    steps = (*POOLED, turned, step("MatMul", w(5, 3), "2"), step("ReduceMax", "3", np.array([0])),
+             step("Sub", "3", "4"), step("Transpose", "5", perm=[1, 0]))  # fmt: skip
+    lowered(build(steps, (3, 8, 8), 18))
 
 
 def test_quantised_zeros() -> None:
@@ -138,6 +170,13 @@ def test_adaptive_pool(size: tuple[int, int], works: str) -> None:
     (offence,) = error.offences
     assert f"an adaptive pool of {inner[0]}×{inner[1]} pixels to 4×4" in offence.why
     assert offence.remedy.endswith(f"the nearest is {works}"), offence.remedy
+
+
+def test_pixels_by_their_places() -> None:
+    places = np.stack(np.meshgrid(np.arange(0, 8, 2), np.arange(0, 8, 2), indexing="ij"), axis=-1)
+    turned = step("Transpose", "x", perm=[2, 3, 0, 1]), step("GatherND", "0", places)
+    (offence,) = refused(*turned, step("Transpose", "1", perm=[2, 3, 0, 1])).offences
+    assert "single pixels by their places" in offence.why
 
 
 def test_adaptive_pool_behind_what_is_not_followed() -> None:

@@ -9,11 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.errors import SourceError
-from lmonnx.exporters.graphs import constant_for, known
-from lmonnx.exporters.lowering.registry import attributes
+from lmonnx.exporters.graphs import constant_for
+from lmonnx.exporters.lowering.registry import BATCH, attributes, known
 
-#: What the batch is called in shapes.
-BATCH = "batch"
 LAST = 2**63 - 1
 #: Operators that may write a number in the place of the batch.
 LITERAL = ("Concat", "Expand", "Flatten", "Gather", "Reshape", "Slice", "Squeeze")
@@ -98,11 +96,19 @@ def _behind(graph: ir.Graph, image: ir.Value) -> Iterator[ir.Node]:
 
 
 def _reshape(node: ir.Node) -> None:
-    """A literal 1 in the place of the batch becomes 0, which keeps what is there."""
-    shape = known(node.inputs[1])
-    if shape is not None and shape.size > 1 and shape[0] == 1:
-        node.replace_input_with(1, constant_for(node, "shape", np.array([0, *shape[1:]], np.int64)))
-        node.attributes.pop("allowzero", None)
+    """A literal 1 in the place of the batch becomes 0, which keeps what is there.
+
+    Where the batch is merged with other axes, or is taken out of them again, its place follows from the rest.
+    """
+    x, shape = node.inputs[0], known(node.inputs[1])
+    if shape is None or shape.size < 2 or x is None or not x.shape:
+        return
+    merges, merged = shape[0] > 1 and x.shape[0] == 1, shape[0] == 1 != x.shape[0]
+    if shape[0] != 1 and not merges:
+        return
+    first = -1 if (merges or merged) and (shape != -1).all() else 0
+    node.replace_input_with(1, constant_for(node, "shape", np.array([first, *shape[1:]], np.int64)))
+    node.attributes.pop("allowzero", None)
 
 
 def _flatten(node: ir.Node) -> None:

@@ -114,6 +114,15 @@ def _product(node: ir.Node) -> int:
     return 2 * _size(node.outputs[0]) * left[0 if transposed is not None and transposed.as_int() else -1]
 
 
+def _contraction(node: ir.Node) -> int:
+    """A multiply-add for every combination of what the letters of the equation stand for."""
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    letters: dict[str, int] = {}
+    for i, names in enumerate(equation.partition("->")[0].split(",")):
+        letters |= dict(zip(names, _operand(node, i), strict=True))
+    return 2 * math.prod(letters.values())
+
+
 def _windows(node: ir.Node) -> int:
     """One operation for every tap of every window."""
     if "kernel_shape" not in node.attributes:
@@ -160,6 +169,7 @@ ELEMENTWISE = (
 OPERATIONS: dict[str, Formula] = {
     "Conv": _convolution,
     **dict.fromkeys(("Gemm", "MatMul"), _product),
+    "Einsum": _contraction,
     **dict.fromkeys(("AveragePool", "MaxPool"), _windows),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean", "ReduceMin"), _reduction(1)),
     **dict.fromkeys(("ReduceSum", "ReduceProd", "ArgMax", "ArgMin"), _reduction(1)),
@@ -177,6 +187,8 @@ OPERATIONS: dict[str, Formula] = {
     "BatchNormalization": _each(2),
     # sum; subtract; square, sum; divide; scale, shift
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LayerNormalization"), _each(7)),
+    # square or absolute, sum; divide
+    "LpNormalization": _each(3),
     "MeanVarianceNormalization": _each(5),
     "RMSNormalization": _each(4),
     # maximum; subtract; function; sum; divide, or subtract the logarithm

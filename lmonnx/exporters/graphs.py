@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from lmonnx.exporters.lowering.registry import attributes
+from lmonnx.exporters.lowering.registry import attributes, known
 from lmonnx.exporters.ops.masks import output_extents
 from lmonnx.masking import Window
 
@@ -23,11 +23,6 @@ def constant_for(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
     )
     node.graph.register_initializer(value)
     return value
-
-
-def known(value: ir.Value | None) -> np.ndarray | None:
-    """The array behind ``value``; None if there is none before the graph runs."""
-    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def take_over(value: ir.Value, node: ir.Node) -> None:

@@ -19,7 +19,8 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 from lmonnx.errors import SourceError
 from lmonnx.exporters import batch
 from lmonnx.exporters.canonical import canonicalise, recognise_group_norms
-from lmonnx.exporters.graphs import infer_shapes, known, settle_extents
+from lmonnx.exporters.graphs import infer_shapes, settle_extents
+from lmonnx.exporters.lowering.registry import BATCH, known
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
 from lmonnx.exporters.upgrade import OPSET, opset_of, upgrade
 
@@ -44,13 +45,13 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     opset_of(model)
     (image,) = model.graph.inputs
     fixed = batch.is_fixed(image)
-    _set_size(model, size, layout, 1 if fixed else batch.BATCH)
+    _set_size(model, size, layout, 1 if fixed else BATCH)
     infer_shapes(model)
     upgrade(model)
     if fixed:
         _fold(model)
         batch.free(model.graph)
-        _set_size(model, size, layout, batch.BATCH)
+        _set_size(model, size, layout, BATCH)
     _fold(model)
     for step in (
         passes.AddDefaultAttributesPass(),

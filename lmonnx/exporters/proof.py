@@ -28,6 +28,7 @@ CEILINGS = {"float32": CEILING, "float16": 0.3, "int8": 0.3}
 LEAST = 1e-30
 ROWS_AT_ONCE = 4
 UNDECIDED = "float32 cannot tell"
+NOT_FINITE = "FAILED: the network itself gives NaN or infinity here"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Row:
         """What the table says about the row."""
         if self.difference <= tolerance:
             return "ok"
+        if not np.isfinite(self.reference):
+            return NOT_FINITE
         return "FAILED" if self.decided or not np.isfinite(self.difference) else UNDECIDED
 
 
@@ -248,12 +251,15 @@ def _variation(output: Array) -> float:
     """How much an output depends on image and mask: the median over rows of its deviation from the median row.
 
     Not the deviation of the output as a whole, most of which may be constants of the classes; and medians, because one
-    mask that makes the activations grow out of bounds must not be the unit for all others.
+    mask that makes the activations grow out of bounds must not be the unit for all others, nor one that makes them NaN.
 
     Raises:
-        VerificationError: if it does not vary, so that no comparison says anything.
+        VerificationError: if it does not vary, or is nowhere finite, so that no comparison says anything.
     """
     rows = output.reshape(len(output), -1)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not len(rows):
+        raise VerificationError("the reference's output is not finite for any mask, so there is nothing to compare")
     away = rows - np.median(rows, axis=0)
     spread = float(np.median(np.sqrt(np.mean(away**2, axis=1))))
     if spread <= 1e-9 * float(np.median(np.abs(rows).max(axis=1))):

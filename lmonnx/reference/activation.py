@@ -49,6 +49,8 @@ class Masked:
         border: a constant Pad that is pending; not part of `data` nor of `mask`.
         unfolded: the map that was reshaped to `[N, groups, channels and space]`, whose shape, mask and axes a
             reshape back restores; exporters leave this form of group normalisation.
+        rows: the map `[N, *space, C]` that was reshaped to a matrix of pixels `[N·…, C]`, which has no axis that is
+            space; a reshape that undoes it restores mask and axes.
         tiles: of a map whose two spatial axes a reshape cut into blocks, for each of them the axis that counts
             blocks and the axis inside a block; a reshape that merges the latter into channels is a SpaceToDepth.
     """
@@ -59,6 +61,7 @@ class Masked:
     border: Border | None = None
     unfolded: Masked | None = None
     tiles: tuple[tuple[int, int], ...] | None = None
+    rows: Masked | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

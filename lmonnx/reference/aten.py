@@ -6,7 +6,7 @@ import copy
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.masking import MaskRules
 from lmonnx.reference.activation import Masked, RefusedError, Unknown, join, offence, settle
 from lmonnx.reference.aten_operators import masked_call
+
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 def mask_aware(
@@ -84,7 +86,7 @@ class MaskAware:
             module = self.module
             tensors = [*module.parameters(), *module.buffers()]
             if any(t.device != device or (t.is_floating_point() and t.dtype != dtype) for t in tensors):
-                module = copy.deepcopy(module).to(device, dtype)
+                module = duplicate(module).to(device, dtype)
             self._programs[key] = _export(module, torch.zeros(2, *shape, dtype=dtype, device=device))
         return self._programs[key]
 
@@ -119,6 +121,17 @@ class MaskAware:
                 yield spec.arg.name, joined
             else:
                 yield spec.arg.name, program.constants[str(spec.target)]
+
+
+def duplicate(module: _Module) -> _Module:
+    """A deep copy; of what a module computed of its parameters, as weight norm by hooks does, the values."""
+    memo = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(module, memo)
 
 
 def _export(module: torch.nn.Module, example: Tensor) -> ExportedProgram:

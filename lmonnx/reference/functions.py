@@ -42,7 +42,11 @@ def combine(function: Callable[..., Tensor], operands: Sequence[Any], removed: S
     masked = [value for value in operands if isinstance(value, Masked)]
     if any(value.data.ndim < data.ndim for value in masked):
         raise RefusedError(f"a masked operand is broadcast to {data.ndim} axes, so that none of its own stays in place")
-    return Masked(data, _intersection(masked, data), _common_axes(masked))
+    axes = tuple(sorted({axis for value in masked for axis in value.axes}))
+    if any(value.data.shape[axis] != 1 for value in masked for axis in axes if axis not in value.axes):
+        raise RefusedError(f"its operands have space on different axes, {[value.axes for value in masked]}")
+    rows = masked[0].rows if all(value.rows is masked[0].rows for value in masked) else None
+    return Masked(data, _intersection(masked, data, axes), axes, rows=rows)
 
 
 def _read(value: Any, removed: float | None) -> Any:
@@ -58,12 +62,12 @@ def _common_axes(masked: Sequence[Masked]) -> tuple[int, ...]:
     return axes
 
 
-def _intersection(masked: Sequence[Masked], data: Tensor) -> Tensor:
-    """Kept where every operand is, at the full extents of `data` on the batch and over space."""
+def _intersection(masked: Sequence[Masked], data: Tensor, axes: Sequence[int]) -> Tensor:
+    """Kept where every operand is, at the full extents of `data` on the batch and over space, its `axes`."""
     mask = masked[0].mask
     for value in masked[1:]:
         mask = mask & value.mask
-    full = {0, *masked[0].axes}
+    full = {0, *axes}
     return mask.expand([n if axis in full else -1 for axis, n in enumerate(data.shape)])
 
 

@@ -58,19 +58,22 @@ def unsqueeze(x: Masked, dims: Sequence[int]) -> Masked:
 
 
 def take(x: Masked, indices: Tensor, dim: int) -> Masked:
-    """The entries `indices` along an axis that is neither space nor the batch.
+    """The entries `indices` along an axis that is not the batch; over space the mask is taken with them.
 
     Args:
         x: any layout.
-        indices: integers, negative ones count from the end; their axes replace `dim`, and a scalar drops it.
+        indices: integers, negative ones count from the end; their axes replace `dim`, and a scalar drops it. Over
+            space `[n]`.
         dim: the axis.
     """
     dim %= x.data.ndim
-    if dim in (0, *x.axes):
+    if dim == 0 or (dim in x.axes and indices.ndim != 1):
         raise RefusedError("it takes single positions of the batch or of space")
     if indices.dtype == torch.bool or indices.is_floating_point():
         raise RefusedError("it selects by a condition")
     places = torch.where(indices < 0, indices + x.data.shape[dim], indices).to(torch.int64)
+    if dim in x.axes:
+        return Masked(x.data.index_select(dim, places), x.mask.index_select(dim, places), x.axes)
     data = x.data.index_select(dim, places.reshape(-1))
     data = data.reshape((*data.shape[:dim], *places.shape, *data.shape[dim + 1 :]))
     mask = x.mask.squeeze(dim)
@@ -144,11 +147,20 @@ def reshape(x: Masked, shape: Sequence[int], rules: MaskRules) -> Value:
        the same shape restores the map.
     5. Space that was cut into blocks, what is inside them merged into channels: a SpaceToDepth, for which
        `rules` say how neighbours are padded.
+    6. `[N, *space, C]` to a matrix of pixels `[N·…, C]`, on which a dense layer acts; a reshape back to maps of any
+       number of channels restores mask and axes.
 
     Anything else is refused.
     """
     known = math.prod(extent for extent in shape if extent != -1)
     resolved = [extent if extent != -1 else x.data.numel() // max(known, 1) for extent in shape]
+    if x.rows:
+        return _as_maps(x, resolved)
+    if len(resolved) == 2 and resolved[0] != x.data.shape[0] and resolved[1] == x.data.shape[-1]:
+        if x.data.ndim - 1 in x.axes:
+            raise RefusedError("it merges the batch with space")
+        mask = x.mask.expand(*x.data.shape[:-1], 1)
+        return Masked(x.data.reshape(resolved), mask.reshape(-1, 1), (), rows=x)
     if resolved[:1] != [x.data.shape[0]]:
         raise RefusedError("it merges or splits the batch axis")
     if len(resolved) == 2:
@@ -166,6 +178,14 @@ def reshape(x: Masked, shape: Sequence[int], rules: MaskRules) -> Value:
     extents = [extent if axis in {0, *axes} else 1 for axis, extent in enumerate(resolved)]
     cut = tiles if len(tiles) == len(x.axes) == 2 else None
     return Masked(x.data.reshape(resolved), x.mask.reshape(extents), axes, tiles=cut)
+
+
+def _as_maps(x: Masked, shape: Sequence[int]) -> Masked:
+    """A matrix of pixels as the maps that it was made of, of any number of channels."""
+    assert x.rows is not None
+    if tuple(shape[:-1]) != tuple(x.rows.data.shape[:-1]):
+        raise RefusedError("it merges the batch with space, and nothing undoes it")
+    return Masked(x.data.reshape(tuple(shape)), x.rows.mask, x.rows.axes)
 
 
 def _new_axes(shape: Sequence[int], blocks: Blocks, axes: Sequence[int]) -> tuple[int, ...]:

@@ -137,6 +137,17 @@ def _lrn(call: Call, x: Masked) -> Value:
     return functions.pointwise(lambda data: onnx_plain.lrn(call, data), x)
 
 
+def _lp_norm(call: Call, x: Masked) -> Value:
+    functions.per_pixel(x, [call.get("axis", -1)], "a norm")
+    return functions.pointwise(lambda data: onnx_plain.lp_norm(call, data), x)
+
+
+def _gemm(call: Call, x: Masked, b: Tensor, c: Tensor | None = None) -> Value:
+    if call.get("transA", 0) or x.data.ndim - 1 in x.axes:
+        raise RefusedError("it is a product over space, which mixes pixels")
+    return functions.pointwise(lambda data: onnx_plain.gemm(call, data, b, c), x)
+
+
 def _hardmax(call: Call, x: Masked) -> Value:
     functions.per_pixel(x, onnx_plain.softmax_dims(call, x.data.ndim), "a maximum")
     return functions.pointwise(lambda data: onnx_plain.hardmax(call, data), x)
@@ -207,7 +218,7 @@ def _pad(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
 
 
 # Joins and Concat may have a mask in every input; the others only in their first.
-JOINED = frozenset({*JOINS, "Concat", "MatMul"})
+JOINED = frozenset({*JOINS, "Concat", "Einsum", "MatMul"})
 
 ONNX_OPERATORS: dict[str, Rule] = {
     **{name: _pointwise(name) for name in POINTWISE},
@@ -217,9 +228,11 @@ ONNX_OPERATORS: dict[str, Rule] = {
     "Concat": lambda call, *operands: functions.concat(operands, call.get("axis"), call.rules),
     "Conv": onnx_windows.conv,
     "Dropout": _dropout,
+    "Einsum": lambda call, *operands: functions.einsum(call.get("equation"), operands),
     "Expand": lambda _, x, shape: layout.expand(x, shape.tolist()),
     "Flatten": _flatten,
     "Gather": lambda call, x, indices: layout.take(x, indices, call.get("axis", 0)),
+    "Gemm": _gemm,
     "GlobalAveragePool": _global(_mean),
     "GlobalMaxPool": _global(_max),
     "GroupNormalization": _group_norm,
@@ -229,6 +242,7 @@ ONNX_OPERATORS: dict[str, Rule] = {
     "LRN": _lrn,
     "LayerNormalization": _layer_norm,
     "LogSoftmax": _softmax,
+    "LpNormalization": _lp_norm,
     "MatMul": lambda _, a, b: functions.matmul(a, b),
     "MaxPool": onnx_windows.max_pool,
     "MeanVarianceNormalization": _mean_variance_norm,

@@ -145,7 +145,8 @@ def _unsqueeze(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
     return x
 
 
-def _gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def gemm(call: Call, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """The sum alpha · a @ b + beta · c, either of the matrices transposed."""
     product = (a.T if call.get("transA", 0) else a) @ (b.T if call.get("transB", 0) else b)
     product = float(call.get("alpha", 1.0)) * product
     return product if c is None else product + float(call.get("beta", 1.0)) * c
@@ -202,6 +203,12 @@ def hardmax(call: Call, x: Tensor) -> Tensor:
     return hot.to(x.dtype).movedim(-1, dims[0]).reshape(x.shape)
 
 
+def lp_norm(call: Call, x: Tensor) -> Tensor:
+    """The numbers divided by their norm of order p along an axis; 0 where that is 0, as onnxruntime has it."""
+    norm = torch.linalg.vector_norm(x, call.get("p", 2), call.get("axis", -1), keepdim=True)
+    return x / torch.where(norm == 0, 1, norm)
+
+
 def lrn(call: Call, x: Tensor) -> Tensor:
     """Local response normalisation, x / (bias + alpha / size · sum of squares over `size` channels) ^ beta."""
     size = call.get("size")
@@ -239,10 +246,11 @@ PLAIN: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "Expand": lambda _, x, shape: x * torch.ones(shape.tolist(), dtype=x.dtype, device=x.device),
     "Flatten": lambda call, x: x.reshape(flattened_shape(call, x.shape)),
     "Gather": _gather,
-    "Gemm": _gemm,
+    "Gemm": gemm,
     "Hardmax": hardmax,
     "Identity": lambda _, x: x,
     "LogSoftmax": softmax,
+    "LpNormalization": lp_norm,
     "MatMul": lambda _, a, b: a @ b,
     "Pad": _pad,
     "Range": lambda _, start, limit, delta: torch.arange(*[v.item() for v in (start, limit, delta)]).to(start),

@@ -185,6 +185,14 @@ LITERALS: dict[str, Sequence[Step]] = {
         step("Gather", "2", np.arange(4).reshape(1, 4, 1, 1), axis=0),
         step("Flatten", "3"),
     ),
+    "pixels as rows": (
+        turned(0, to="NHWC"),
+        step("Reshape", "1", ints(132, 4)),
+        step("Gemm", "2", w(4, 4), w(4)),
+        step("Reshape", "3", ints(1, 11, 12, 4)),
+        turned(4, to="NCHW"),
+        *after(5),
+    ),
     "squeezed": (POOL, step("Squeeze", "1", ints(2, 3)), step("Gemm", "2", w(5, 4), transB=1)),
 }
 

@@ -41,7 +41,7 @@ class Case:
         original: whether an all-True mask gives the original output: not where a window sees nothing but padding,
             which no mask keeps.
         wide: whether a float64 form says something; a Cast to float32 does not have one, and onnx's evaluator has
-            none of some operators, or walks an LRN's windows along the batch.
+            none of some operators, walks an LRN's windows along the batch, or adds up signed numbers for an L1 norm.
     """
 
     name: str

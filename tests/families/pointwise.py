@@ -69,6 +69,9 @@ def pointwise() -> list[Case]:
         case("Dropout/evaluation", CONV, step("Dropout", "0")),
         case("BatchNormalization/alone", step("Relu", "x"), step("BatchNormalization", "0", *_three(statistics))),
         case("Softmax/channels", CONV, step("Softmax", "0", axis=1)),
+        case("Selu/of a negative factor", CONV, step("Relu", "0"), step("Selu", "1", gamma=-1.0)),
+        case("LpNormalization/channels", CONV, step("LpNormalization", "0", axis=1)),
+        case("LpNormalization/channels, sums", CONV, step("LpNormalization", "0", axis=-3, p=1), wide=False),
         case("Hardmax/channels", CONV, step("Hardmax", "0", axis=1)),
         case("LogSoftmax/channels", CONV, step("LogSoftmax", "0", axis=1)),
     ]

@@ -135,6 +135,9 @@ CASES = [
     case("Pad", pads=i64(1, 2, 0, 1), value=np.array(0, np.float32), axes=i64(3, 2), mode="edge"),
     case("MatMul", reads=["z"], before=NHWC, w=f32(4, 3)),
     case("Gemm", reads=["z"], before=POOLED, w=f32(3, 4), b=f32(3), transB=1, alpha=0.5),
+    case("Einsum", w=f32(4, 3), equation="nchw,cd->nhdw"),
+    case("LpNormalization", axis=1),
+    case("Gather", indices=i64(2, 0, -1, 1), axis=3),
     case("Shape", start=1),
     case("Softmax", 11, reads=["z"], before=POOLED),
     *[

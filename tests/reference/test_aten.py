@@ -14,6 +14,7 @@ from reference_networks import SIZE, Everything
 from torch import Tensor, nn
 
 from lmonnx.errors import OptionError, SourceError, UnsupportedOpError
+from lmonnx.exporters.sources.seeds import seeded
 from lmonnx.masking import MaskRules
 from lmonnx.reference import mask_aware
 
@@ -298,3 +299,14 @@ class Takes(nn.Module):
 def test_channels_can_be_taken(image: Tensor, mask: Tensor) -> None:
     in_order, out_of_order = (mask_aware(Takes(out_of_order=o).double().eval())(image, mask) for o in (False, True))
     torch.testing.assert_close(out_of_order, in_order[:, [2, 0, 1]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:The tensor attribute:UserWarning")
+def test_weights_that_a_hook_computes() -> None:
+    """Of which PyTorch makes no deep copy."""
+    conv = torch.nn.utils.weight_norm(torch.nn.Conv2d(3, 4, 3))
+    network = torch.nn.Sequential(conv, torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1)).eval()
+    seeded(network, 0)
+    image, mask = torch.rand(1, 3, 9, 9, dtype=torch.float64), torch.ones(1, 1, 9, 9, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(mask_aware(network)(image, mask).float(), network(image.float()))

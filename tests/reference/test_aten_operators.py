@@ -54,6 +54,7 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "unbind": lambda x: torch.stack(x.unbind(1)[::2], 1),
     "select": lambda x: x[:, 2].unsqueeze(1),
     "index": lambda x: x[:, torch.tensor([4, 1, 1])],
+    "index of space": lambda x: x[:, :, :, torch.tensor([2, 0, 0, -1])],
     "index with two axes": lambda x: x[:, ORDER].flatten(1, 2),
     "stack": lambda x: torch.stack([x, -x], 1).flatten(1, 2),
     "expand": lambda x: x[:, :1].expand(-1, 4, -1, -1),
@@ -227,7 +228,7 @@ def test_gates_of_other_values_broadcast(image: Tensor, mask: Tensor) -> None:
 REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "slice of the batch": (lambda x: x[:1], "slices the batch"),
     "select of space": (lambda x: x[:, :, 0], "single positions"),
-    "index of space": (lambda x: x[:, :, torch.tensor([0, 1])], "single positions"),
+    "table of rows": (lambda x: x[:, :, torch.tensor([[0, 1]])], "single positions"),
     "index by a condition": (lambda x: x[:, torch.tensor([True, False] * 3)], "condition"),
     "bicubic": (lambda x: F.interpolate(x, (5, 5), mode="bicubic"), "cubic"),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(torch.cat([x, x], 1), 2), "channels as pixels"),

@@ -16,17 +16,18 @@ REDUCING = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean")
 
 
 def adaptive_pool(node: ir.Node) -> Refused | None:
-    """The refusal of the Transpose that begins an adaptive pool of PyTorch's exporter; None for any other node.
+    """The refusal of the Transpose that begins PyTorch's gather of single pixels; None for any other node.
 
-    It moves space before the batch, [N, C, H, W] -> [H, W, N, C], for a GatherND whose constant indices
-    [H', kh, W', kw, 2] are the pixels of H' × W' windows.
+    It moves space before the batch, [N, C, H, W] -> [H, W, N, C], for a GatherND. Where its constant indices are
+    [H', kh, W', kw, 2], those of the pixels of H' × W' windows, it is an adaptive pool.
     """
     users = [use.node for use in node.outputs[0].uses()]
     if tuple(attributes(node).get("perm", ())) != (2, 3, 0, 1) or [user.op_type for user in users] != ["GatherND"]:
         return None
     x, indices = node.inputs[0], users[0].inputs[1]
     if x is None or indices is None or len(extents(indices)) != 5:
-        return None
+        why = "it begins a choice of single pixels by their places, as nearest-exact interpolation is exported"
+        return Refused(why, "interpolate by nearest or linear")
     after = (extents(indices)[0] or 0, extents(indices)[2] or 0)
     why = f"it begins an adaptive pool of {_text(extents(x)[2:])} pixels to {_text(after)}, which does not divide them"
     sizes = [_nearest(x, axis, count) for axis, count in enumerate(after, start=2)]

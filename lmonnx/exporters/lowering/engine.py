@@ -15,8 +15,10 @@ import onnx_ir as ir
 
 from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
+from lmonnx.exporters.lowering.dense import recognise_dense
 from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
+from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, undefined
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
@@ -37,7 +39,9 @@ class Unknown:
 
 
 #: Operators any of whose operands may be masked; of the others only the first.
-JOINING = {*JOINS, "Concat", "MatMul"}
+JOINING = {*JOINS, "Concat", "Einsum", "MatMul"}
+#: Operators that read no pixel.
+EXTENTS = ("Shape", "Size")
 FOREIGN = "it belongs to the domain {!r}, and only standard operators are known"
 
 
@@ -71,6 +75,7 @@ def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW") -> Lowere
             raise OptionError(f"rule {name}={getattr(rules, name)!r} exists in the reference only; use {only!r}")
     source = source.clone()
     recognise_blocks(source.graph)
+    recognise_dense(source.graph)
     return _Lowering(source, rules, layout).run()
 
 
@@ -89,10 +94,13 @@ class _Lowering:
         self.values: dict[ir.Value, Masked | ir.Value | Unknown] = {}
         self.offences: list[Offence] = []
         self.debris: set[str] = set()
+        self.following: set[ir.Value] = set(self.source.inputs)
 
     def run(self) -> Lowered:
         self.open()
         for node in self.source:
+            if node.op_type not in EXTENTS and any(value in self.following for value in node.inputs):
+                self.following.update(node.outputs)
             if any(isinstance(self.values.get(value), Unknown) for value in node.inputs if value is not None):
                 self.look_at(node)
                 continue
@@ -163,6 +171,8 @@ class _Lowering:
         if any(isinstance(a.value, ir.Graph) for a in node.attributes.values()):
             self.refuse(node, Refused("control flow is not followed", "export without it"))
             return
+        if why := mixed(node, [value in self.following for value in node.inputs]):
+            self.refuse(node, Refused(why))  # and copied, so that the nodes behind it are looked at too
         if node.domain == INTERNAL_DOMAIN:
             self.lower(node, [self.kept_everywhere(operands[0]), *operands[1:]])
             lowered = self.values[node.outputs[0]]

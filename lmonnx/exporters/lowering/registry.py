@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.ops.masked import Masked
@@ -17,6 +18,9 @@ Rule: TypeAlias = Callable[..., Made | list[Masked]]
 
 #: A domain of our own, for operators that normalisation recognises and the rules take apart again.
 INTERNAL_DOMAIN = "lmonnx"
+
+#: What the batch is called in shapes.
+BATCH = "batch"
 
 RULES: dict[str, Rule] = {}
 
@@ -55,6 +59,11 @@ class Refused(Exception):  # noqa: N818 - never leaves the engine
 def attributes(node: ir.Node) -> dict[str, Any]:
     """The attributes of ``node`` as Python values."""
     return {attribute.name: attribute.value for attribute in node.attributes.values()}
+
+
+def known(value: ir.Value | None) -> np.ndarray | None:
+    """The array behind ``value``; None if there is none before the graph runs."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def constant(operand: Operand, what: str) -> Any:

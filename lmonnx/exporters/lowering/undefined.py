@@ -17,7 +17,6 @@ UNDEFINED = {
     "DeformConv": "where its windows read depends on the data",
     "DepthToSpace": "it spreads a pixel over several, of which none is known to be removed",
     "DynamicQuantizeLinear": "its scale follows from all values, those of removed pixels too; quantise statically",
-    "Einsum": "which of its axes are space is not followed; write it as MatMul",
     "GRU": _RECURRENT,
     "GlobalLpPool": "its norm over kept pixels is not defined",
     "GridSample": "where it reads depends on the data",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from lmonnx.errors import SourceError, WeightsError
 from lmonnx.exporters.sources.module import channels_of
+from lmonnx.reference.aten import duplicate
 
 #: Height and width in pixels of the images whose statistics the norms get.
 SIZE = (128, 128)
@@ -84,7 +84,7 @@ def _measure(module: Any, bits: np.random.PCG64, size: tuple[int, int]) -> None:
     norms = [name for name, part in module.named_modules() if _keeps_statistics(part)]
     if not norms:
         return
-    twin = copy.deepcopy(module).double().eval()
+    twin = duplicate(module).double().eval()
     for name in norms:
         norm = twin.get_submodule(name)
         norm.training = True

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, extents
+from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import intersection, majority, union
@@ -17,6 +17,9 @@ from lmonnx.exporters.ops.masks import intersection, majority, union
 #: What an elementwise function of several operands does: is it 0 where (all, any) operand is, and is it at least
 #: 0 where all are; is it finite where they are.
 _Join: TypeAlias = tuple[Callable[[list[bool]], bool], bool, bool]
+
+
+MIXES = "it mixes positions with each other, as an MLP over space does"
 
 
 def _never(_: list[bool]) -> bool:
@@ -157,11 +160,42 @@ def matmul(op: Op, node: ir.Node, a: Operand, b: Operand) -> Masked:
     """A product over channels at every position; one over space would mix positions."""
     if isinstance(a, Masked) and isinstance(b, Masked):
         raise Refused("a product of two activations compares positions with each other, as attention does")
-    if isinstance(b, Masked):
-        raise Refused("the activation has to be its left operand", "write the product the other way round")
-    assert isinstance(a, Masked)
-    x = unpadded(a)
-    if x.rank - 1 in x.axes:
-        raise Refused("it mixes positions with each other, as an MLP over space does", axes=x.axes)
-    data = op.MatMul(x.data, b)
-    return x.but(data=data, zero=False, nonnegative=False)
+    x = unpadded(a if isinstance(a, Masked) else b)  # type: ignore[arg-type]
+    other = b if isinstance(a, Masked) else a
+    if x.rank - (1 if isinstance(a, Masked) else 2) in x.axes:
+        raise Refused(MIXES, axes=x.axes)
+    if len(extents(other)) > x.rank:  # type: ignore[arg-type]
+        raise Refused("the other operand has more axes than the activation")
+    return x.but(data=op.MatMul(_data(a), _data(b)), zero=False, nonnegative=False)
+
+
+@rule("Gemm")
+def gemm(op: Op, node: ir.Node, x: Masked, *_: Operand) -> Masked:
+    """Of two axes, one of which is space, the other can only be the batch."""
+    raise Refused(MIXES)
+
+
+@rule("Einsum")
+def einsum(op: Op, node: ir.Node, *operands: Operand) -> Masked:
+    """A product of one activation with plain operands that keeps its batch and its space."""
+    masked = [unpadded(x) for x in operands if isinstance(x, Masked)]
+    if len(masked) > 1:
+        raise Refused("a product of two activations compares positions with each other, as attention does")
+    equation = str(attributes(node)["equation"]).replace(" ", "")
+    left, _, right = equation.partition("->")
+    own = next(letters for letters, x in zip(left.split(","), operands, strict=False) if isinstance(x, Masked))
+    (x,) = masked
+    if "." in own or len(own) != x.rank or len({*own}) < len(own) or not right.startswith(own[0]):
+        raise Refused(f"which axes of {equation!r} are space is not followed", "write it as MatMul")
+    space = [own[axis] for axis in x.axes]
+    if not {*space} <= {*right}:
+        raise Refused(MIXES)
+    inner = [axis for axis in range(x.rank) if axis not in (0, *x.axes)]
+    mask = op.Squeeze(x.mask, ints(inner)) if inner else x.mask
+    order = [letter for letter in right if letter in (own[0], *space)]
+    if order != [own[0], *space]:
+        mask = op.Transpose(mask, perm=[[own[0], *space].index(letter) for letter in order])
+    axes = tuple(axis for axis, letter in enumerate(right) if letter in space)
+    new = [axis for axis in range(1, len(right)) if axis not in axes]
+    data = op.call("Einsum", *map(_data, operands), **attributes(node))
+    return Masked(data, op.Unsqueeze(mask, ints(new)) if new else mask, axes, finite=x.finite)

@@ -57,6 +57,8 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
         mixed |= 0 in old and (old, new) != ([0], [0])
         if not space:
             continue
+        if not new and before[old[0]] == 1:
+            continue  # an axis of one pixel has no more to say than those that are left
         if not new or (len(space) < len(old) and len(new) == 1):
             lost += len(space)
         else:
@@ -69,7 +71,7 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
             "keep the batch an axis of its own, as a MatMul over channels does" if rows else None,
             axes=None if rows else tuple(axes),
         )
-    if lost == len(x.axes):
+    if not axes:
         return _vector(op, node, x, shape)
     if lost:
         raise Refused(f"mapping {_text(before)} to {_text(after)} keeps one spatial axis and flattens another")

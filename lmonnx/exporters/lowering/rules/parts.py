@@ -18,12 +18,14 @@ WHOLE = 2**31 - 1
 
 @rule("Gather")
 def gather(op: Op, node: ir.Node, x: Masked, indices: ir.Value) -> Masked:
-    """Entries along channels, at every position; the axes of the indices stand where the axis was."""
+    """Entries along channels, at every position, or along space; the axes of the indices stand where the axis was."""
     axis = int(attributes(node).get("axis", 0)) % x.rank
-    if axis in (0, *x.axes):
-        raise Refused("it takes single positions of the batch or of space")
-    taken = unpadded(x).but(data=op.Gather(x.data, indices, axis=axis))
     more = len(extents(indices)) - 1
+    if axis == 0 or (axis in x.axes and more):
+        raise Refused("it takes single rows of the batch" if axis == 0 else "it takes single positions of space")
+    taken = unpadded(x).but(data=op.Gather(x.data, indices, axis=axis))
+    if axis in x.axes:
+        return taken.but(mask=op.Gather(x.mask, indices, axis=axis))
     if more < 0:
         return taken.but(mask=op.Squeeze(x.mask, ints([axis])), axes=x.axes_without([axis]))
     if more:

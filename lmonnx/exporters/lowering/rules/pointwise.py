@@ -48,7 +48,6 @@ POINTWISE = {
     "Reciprocal": Facts(zero=False, finite=False, sign="="),
     "Relu": Facts(zero=True, finite=True, sign="+"),
     "Round": Facts(zero=True, finite=True, sign="="),
-    "Selu": Facts(zero=True, finite=True, sign="="),
     "Shrink": Facts(zero=False, finite=True, sign="-"),
     "Sigmoid": Facts(zero=False, finite=True, sign="+"),
     "Sign": Facts(zero=True, finite=True, sign="="),
@@ -75,6 +74,13 @@ def _pointwise(facts: Facts) -> Callable[..., Masked]:
 
 for _operator, _facts in POINTWISE.items():
     rule(_operator)(_pointwise(_facts))
+
+
+@rule("Selu")
+def selu(op: Op, node: ir.Node, x: Masked) -> Masked:
+    """The op; where its factor is negative so is what it makes of positive numbers."""
+    made = _pointwise(Facts(zero=True, finite=True, sign="="))(op, node, x)
+    return made.but(nonnegative=made.nonnegative and attributes(node).get("gamma", 1.0) >= 0)
 
 
 @rule("Clip")
@@ -127,6 +133,16 @@ def identity(op: Op, node: ir.Node, x: Masked, *settings: Operand) -> Masked:
 def shape(op: Op, node: ir.Node, x: Masked) -> ir.Value:
     """The op; no pixel's value is read."""
     return op.Shape(unpadded(x).data, **attributes(node))
+
+
+@rule("LpNormalization")
+def lp_normalization(op: Op, node: ir.Node, x: Masked) -> Masked:
+    """Over channels: the op at every pixel."""
+    settings: dict[str, Any] = attributes(node)
+    if settings.get("axis", -1) % x.rank in (0, *x.axes):
+        raise Refused("its norm over space is not defined")
+    data = op.call(node.op_type, unpadded(x).data, **settings)
+    return x.but(data=data, zero=False, finite=False)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
