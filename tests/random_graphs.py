@@ -12,7 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lmonnx.masking import MaskRules
-from tests.random_moves import MOVES, Draft
+from tests.random_draft import Draft
+from tests.random_moves import MOVES
 
 #: A name of MOVES and the numbers that choose.
 Move: TypeAlias = tuple[str, int, int, int, int, int, int]

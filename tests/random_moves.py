@@ -8,81 +8,19 @@ fall on different sides.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tests.graphs import Step, step
+from tests.random_draft import Draft, window
 
 #: Extents of a map above which a move that makes it larger does nothing.
 LARGEST, WIDEST = 16, 12
 
 
-@dataclass
-class Draft:
-    """A graph in the making: its steps, and the 4-D maps among its values, newest last."""
-
-    space: tuple[int, int]
-    steps: list[Step] = field(default_factory=list)
-    maps: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
-    #: Whether every window sees a pixel: otherwise an all-True mask does not give the original.
-    original: bool = True
-
-    def __post_init__(self) -> None:
-        self.maps.append(("x", (3, *self.space)))
-
-    def add(self, operator: str, *inputs: Any, outputs: int = 1, **attributes: Any) -> str:
-        self.steps.append(step(operator, *inputs, outputs=outputs, **attributes))
-        return str(len(self.steps) - 1)
-
-    def map(self, value: str, shape: Sequence[int]) -> None:
-        channels, height, width = shape
-        self.maps.append((value, (channels, height, width)))
-
-    def pick(self, number: int) -> tuple[str, tuple[int, int, int]]:
-        """A map: the newest for 0, older ones for more."""
-        return self.maps[-1 - number % len(self.maps)]
-
-    def alike(self, shape: Sequence[int], number: int, *, channels: bool = True) -> tuple[str, tuple[int, int, int]]:
-        """A map of the same extents."""
-        start = 0 if channels else 1
-        found = [entry for entry in self.maps if entry[1][start:] == tuple(shape)[start:]]
-        return found[-1 - number % len(found)]
-
-    def weights(self, *shape: int) -> np.ndarray:
-        """Normal numbers that depend on the place in the graph alone."""
-        rng = np.random.default_rng([len(self.steps), 17])
-        return rng.normal(size=shape) / np.sqrt(max(1, np.prod(shape[1:])))
-
-    def positive(self, *shape: int) -> np.ndarray:
-        return 0.5 + np.random.default_rng([len(self.steps), 19]).random(shape)
-
-
-def _window(draft: Draft, space: Sequence[int], numbers: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
-    """Attributes of a window over ``space`` and the extents of its result; None if it does not fit."""
-    a, b, c, d = numbers
-    kernel = [(1, 2, 3, 3, 4, 5)[a % 6], (3, 1, 2, 3, 5, 4)[b % 6] if b % 7 else (1, 2, 3, 3, 4, 5)[a % 6]]
-    strides = [(1, 1, 2, 3)[c % 4], (1, 2, 1, 2)[(c // 4) % 4]]
-    dilations = [1 + (d % 5 == 4), 1 + (d % 3 == 2)]
-    befores = [min(k - 1, (d // 2) % 3) for k in kernel]
-    afters = [min(k - 1, (d // 3) % 3) for k in kernel]
-    out = []
-    for extent, k, s, e, before, after in zip(space, kernel, strides, dilations, befores, afters, strict=True):
-        room = extent + before + after - e * (k - 1) - 1
-        if room < 0:
-            return None
-        out.append(room // s + 1)
-        starts = [i * s - before for i in range(out[-1])]
-        if any(not any(0 <= start + e * tap < extent for tap in range(k)) for start in starts):
-            draft.original = False
-    attributes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": [*befores, *afters]}
-    return attributes, out
-
-
 def _conv(draft: Draft, n: Sequence[int]) -> None:
     value, (channels, *space) = draft.pick(n[0])
-    made = _window(draft, space, n[1:5])
+    made = window(draft, space, n[1:5])
     if made is None:
         return
     attributes, out = made
@@ -105,7 +43,7 @@ def _same_conv(draft: Draft, n: Sequence[int]) -> None:
 
 def _pool(draft: Draft, n: Sequence[int]) -> None:
     value, (channels, *space) = draft.pick(n[0])
-    made = _window(draft, space, n[1:5])
+    made = window(draft, space, n[1:5])
     if made is None:
         return
     attributes, out = made
@@ -258,9 +196,12 @@ def _group_norm(draft: Draft, n: Sequence[int]) -> None:
 
 
 def _channels_last(draft: Draft, n: Sequence[int]) -> None:
-    """A block in NHWC: norm, product, softmax or function, and back."""
+    """A block in NHWC, or over a matrix of its pixels: norm, product, softmax or function, and back."""
     value, (channels, *space) = draft.pick(n[0])
     value = draft.add("Transpose", value, perm=[0, 2, 3, 1])
+    as_rows = n[5] % 3 == 0
+    if as_rows:
+        value = draft.add("Reshape", value, np.array([-1, channels]))
     for number in n[1 : 2 + n[4] % 3]:
         kind = number % 5
         if kind == 0:
@@ -269,12 +210,30 @@ def _channels_last(draft: Draft, n: Sequence[int]) -> None:
             )
         elif kind == 1:
             outputs = 2 + number % 4
-            value, channels = draft.add("MatMul", value, draft.weights(channels, outputs)), outputs
+            product = ("Gemm", (draft.weights(outputs),)) if as_rows and number % 2 else ("MatMul", ())
+            value = draft.add(product[0], value, draft.weights(channels, outputs), *product[1])
+            channels = outputs
         elif kind == 2:
             value = draft.add("Softmax", value, axis=-1)
         else:
             value = draft.add(("Relu", "Sigmoid")[kind % 2], value)
+    if as_rows:
+        value = draft.add("Reshape", value, np.array([-1, *space, channels]))
     draft.map(draft.add("Transpose", value, perm=[0, 3, 1, 2]), (channels, *space))
+
+
+def _mix(draft: Draft, n: Sequence[int]) -> None:
+    """Channels by a matrix: an Einsum, or a product from the left."""
+    value, (channels, *space) = draft.pick(n[0])
+    outputs = 2 + n[1] % 4
+    matrix = draft.weights(outputs, channels)
+    if n[2] % 2:
+        equation = ("nchw,kc->nkhw", "nchw, kc -> nkwh")[n[3] % 2]
+        space = space[::-1] if n[3] % 2 else space
+        draft.map(draft.add("Einsum", value, matrix, equation=equation), (outputs, *space))
+        return
+    product = draft.add("MatMul", matrix, draft.add("Reshape", value, np.array([0, channels, -1])))
+    draft.map(draft.add("Reshape", product, np.array([0, outputs, *space])), (outputs, *space))
 
 
 def _shuffle(draft: Draft, n: Sequence[int]) -> None:
@@ -294,9 +253,11 @@ def _merge_space(draft: Draft, n: Sequence[int]) -> None:
 
 
 def _gather(draft: Draft, n: Sequence[int]) -> None:
-    value, (channels, *space) = draft.pick(n[0])
-    indices = np.array([(number * 5) % channels for number in n[1 : 3 + n[4] % 3]])
-    draft.map(draft.add("Gather", value, indices, axis=1), (len(indices), *space))
+    value, shape = draft.pick(n[0])
+    axis = n[5] % 3
+    indices = np.array([(number * 5) % shape[axis] for number in n[1 : 3 + n[4] % 3]])
+    taken = draft.add("Gather", value, indices, axis=1 + axis)
+    draft.map(taken, [len(indices) if i == axis else extent for i, extent in enumerate(shape)])
 
 
 def _slice(draft: Draft, n: Sequence[int]) -> None:
@@ -387,6 +348,7 @@ MOVES: dict[str, Callable[[Draft, Sequence[int]], None]] = {
     "join": _join,
     "local response": _local_response,
     "merge space": _merge_space,
+    "mix": _mix,
     "pad": _pad,
     "pool": _pool,
     "resize": _resize,
