@@ -76,9 +76,9 @@ def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, 
     """Data and mask of every value of the source that a node of the graph makes."""
     wanted: dict[str, tuple[str, str | None]] = {}
     for name, made in lowered.values.items():
-        data = made.data if isinstance(made, Masked) else made
-        if data.producer() is not None and data.graph is lowered.model.graph:
-            wanted[name] = (str(data.name), str(made.mask.name) if isinstance(made, Masked) else None)
+        data, kept = (made.data, made.mask) if isinstance(made, Masked) else (made, None)
+        if data.producer() is not None and data.graph is lowered.model.graph and (kept is None or _there(kept)):
+            wanted[name] = (str(data.name), str(kept.name) if kept is not None else None)
     inner = sorted({name for pair in wanted.values() for name in pair if name} - {"mask"})
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "traced.onnx"
@@ -90,6 +90,12 @@ def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         found = dict(zip(inner, session.run(inner, {"image": image, "mask": mask}), strict=True)) | {"mask": mask}
     return {name: (found[data], None if kept is None else found[kept]) for name, (data, kept) in wanted.items()}
+
+
+def _there(mask: ir.Value) -> bool:
+    """Whether the graph still makes it: nodes that nothing reads are gone."""
+    producer = mask.producer()
+    return mask.is_graph_input() if producer is None else producer.graph is not None
 
 
 def _compared(data: Array, kept: Array | None, expected: reference.Masked | torch.Tensor) -> tuple[float, bool]:

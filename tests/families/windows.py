@@ -56,6 +56,18 @@ def windows() -> list[Case]:
             step("Conv", "0", w(4, 5, 3, 3)),
         ),
         case("Pad/cut and zero, then Conv", pad(0, -1, -2, 1, 1), step("Conv", "0", w(4, 3, 1, 1), strides=[2, 2])),
+        case(
+            "Pad/cut and zero, then AveragePool",
+            pad(0, -1, -1, 1, 1),
+            step("AveragePool", "0", kernel_shape=[1, 1], strides=[2, 2]),
+            original=False,
+        ),
+        case(
+            "Pad/cut and zero, then MaxPool",
+            pad(0, -1, -1, 1, 1),
+            step("MaxPool", "0", kernel_shape=[1, 1], strides=[2, 2]),
+            original=False,
+        ),
         case("Pad/cut alone", CONV, step("Pad", "0", np.array([0, 0, -2, 0, 0, 0, -1, -3]))),
         case("Pad/no pixels", pad(0, 0, 0, 0, 0), step("Conv", "0", w(4, 3, 3, 3))),
         case("Pad/reflect", step("Pad", "x", np.array([0, 0, 1, 2, 0, 0, 2, 1]), mode="reflect")),

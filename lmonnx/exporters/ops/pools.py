@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, ints, scalar
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, scalar
 from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers
@@ -32,14 +32,27 @@ def around(border: Border | None, pads: Pads) -> Pads:
     return tuple((a + c, b + d) for (a, b), (c, d) in zip(border.pads, pads, strict=True))
 
 
-def bordered(op: Op, data: ir.Value, border: Border | None) -> ir.Value:
-    """``data`` [N, C, H, W] with the pending border's constant around it."""
+def bordered(op: Op, data: ir.Value, border: Border | None, kernel: Sequence[int]) -> ir.Value:
+    """``data`` [N, C, H, W] with the pending border's constant around it, for a pool of ``kernel``.
+
+    onnxruntime makes a constant Pad the pool's own padding, and then refuses one that is not smaller than the kernel:
+    such a border is put in the place of a Pad by edge.
+
+    Raises:
+        UnknownShapeError: if it is such a border of a map whose height and width are not known.
+    """
     if border is None:
         return data
     begins, ends = zip(*border.pads, strict=True)
     pads = ints([0, 0, *begins, 0, 0, *ends])
     assert data.dtype is not None
-    return op.Pad(data, pads, np.array(border.value, data.dtype.numpy()), mode="constant")
+    if all(max(pair) < extent for pair, extent in zip(border.pads, kernel, strict=True)):
+        return op.Pad(data, pads, np.array(border.value, data.dtype.numpy()), mode="constant")
+    space = extents(data)[2:]
+    if None in space:
+        raise UnknownShapeError(f"the height and width of {data.name!r}, which a Pad makes larger, are not known")
+    inside = np.pad(np.ones((1, 1, *(extent or 0 for extent in space)), np.bool_), ((0, 0), (0, 0), *border.pads))
+    return op.Where(inside, op.Pad(data, pads, mode="edge"), scalar(border.value, data))
 
 
 def max_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> Masked:
@@ -53,7 +66,7 @@ def max_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> M
         pooled = op.MaxPool(zeroed(op, x), **attributes)
         return Masked(pooled, mask, x.axes, zero=True, nonnegative=True)
     assert x.data.dtype is not None
-    data = bordered(op, replaced(op, x, lowest(x.data.dtype)), x.border)
+    data = bordered(op, replaced(op, x, lowest(x.data.dtype)), x.border, window.kernel)
     y = Masked(op.MaxPool(data, **attributes), mask, x.axes)
     return y.but(data=replaced(op, y, 0), zero=True)
 
@@ -64,9 +77,9 @@ def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
     Rule "valid": op(x⊙m) · op(1) / op(m), and 0 where op(m) = 0; rule "area": op(x⊙m).
     """
     mask = covers(op, x.mask, joint(window, x.border))
-    pooled = op.AveragePool(bordered(op, zeroed(op, x), x.border), **attributes)
+    pooled = op.AveragePool(bordered(op, zeroed(op, x), x.border, window.kernel), **attributes)
     if op.rules.average == "valid":
-        kept = op.AveragePool(bordered(op, as_float(op, x.mask), x.border), **attributes)
+        kept = op.AveragePool(bordered(op, as_float(op, x.mask), x.border, window.kernel), **attributes)
         whole = _pooled_ones(op, x, window, attributes)
         some = as_float(op, mask) if whole is None else op.Mul(as_float(op, mask), whole)
         share = op.Div(some, op.Where(mask, kept, op.number(1)))
@@ -80,7 +93,7 @@ def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
     if not padded:
         return None
     ones = op.constant(np.ones((1, 1, *x.space), op.wide.numpy()))
-    return op.AveragePool(bordered(op, ones, x.border), **attributes)
+    return op.AveragePool(bordered(op, ones, x.border, window.kernel), **attributes)
 
 
 def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int], keepdims: int) -> ir.Value:

@@ -146,4 +146,4 @@ def _resolved(before: ir.Value, after: ir.Value) -> tuple[int | None, ...]:
 
 
 def _text(shape: Sequence[int | None]) -> str:
-    return "×".join("batch" if n is None else str(n) for n in shape)
+    return "×".join(str(n) if n is not None else "?" if i else "batch" for i, n in enumerate(shape))

@@ -65,7 +65,7 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
         befores, afters = zip(*joint(window, x.border).pads, strict=True)
         settings["pads"] = [*befores, *afters]
     else:
-        data = bordered(op, data, x.border)
+        data = bordered(op, data, x.border, window.kernel)
     mask = covers(op, x.mask, joint(window, x.border))
     return Masked(op.Conv(data, weight, *bias, **settings), mask, x.axes, finite=x.finite or rings(window) > 0)
 
