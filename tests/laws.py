@@ -20,7 +20,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> 
 
 
 def check_laws(
-    run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.ndarray | None, tolerance: float, rounding: float
+    run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.ndarray, tolerance: float, rounding: float
 ) -> None:
     """Checks every law on pairs of ``image`` [n, C, H, W] and ``mask`` [n, 1, H, W]; row 0 of ``mask`` is all True.
 
@@ -28,15 +28,14 @@ def check_laws(
         run: the graph.
         image: any values.
         mask: the masks, an all-False one among them.
-        original: what the original network gives for ``image``, compared within ``tolerance``; None to leave out.
+        original: what the original network gives for ``image``, compared within ``tolerance``.
         tolerance: in standard deviations of ``original``.
         rounding: by how much a row alone may differ, in standard deviations of the result.
     """
     result = run(image, mask)
     assert np.isfinite(result).all(), "an output is not finite"
     assert not mask.any(axis=(1, 2, 3)).all(), "no all-False mask among the masks"
-    if original is not None:
-        nothing_removed_is_the_original(run, image, mask, original, tolerance)
+    nothing_removed_is_the_original(run, image, mask, original, tolerance)
     removed_pixels_change_nothing(run, image, mask, result)
     rows_are_alone(run, image, mask, result, rounding)
     batches_broadcast(run, image, mask)

@@ -18,8 +18,6 @@ class Draft:
     space: tuple[int, int]
     steps: list[Step] = field(default_factory=list)
     maps: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
-    #: Whether every window sees a pixel: otherwise an all-True mask does not give the original.
-    original: bool = True
 
     def __post_init__(self) -> None:
         self.maps.append(("x", (3, *self.space)))
@@ -51,7 +49,7 @@ class Draft:
         return 0.5 + np.random.default_rng([len(self.steps), 19]).random(shape)
 
 
-def window(draft: Draft, space: Sequence[int], numbers: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
+def window(space: Sequence[int], numbers: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
     """Attributes of a window over ``space`` and the extents of its result; None if it does not fit."""
     a, b, c, d = numbers
     kernel = [(1, 2, 3, 3, 4, 5)[a % 6], (3, 1, 2, 3, 5, 4)[b % 6] if b % 7 else (1, 2, 3, 3, 4, 5)[a % 6]]
@@ -65,8 +63,5 @@ def window(draft: Draft, space: Sequence[int], numbers: Sequence[int]) -> tuple[
         if room < 0:
             return None
         out.append(room // s + 1)
-        starts = [i * s - before for i in range(out[-1])]
-        if any(not any(0 <= start + e * tap < extent for tap in range(k)) for start in starts):
-            draft.original = False
     attributes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": [*befores, *afters]}
     return attributes, out

@@ -20,7 +20,7 @@ LARGEST, WIDEST = 16, 12
 
 def _conv(draft: Draft, n: Sequence[int]) -> None:
     value, (channels, *space) = draft.pick(n[0])
-    made = window(draft, space, n[1:5])
+    made = window(space, n[1:5])
     if made is None:
         return
     attributes, out = made
@@ -43,7 +43,7 @@ def _same_conv(draft: Draft, n: Sequence[int]) -> None:
 
 def _pool(draft: Draft, n: Sequence[int]) -> None:
     value, (channels, *space) = draft.pick(n[0])
-    made = window(draft, space, n[1:5])
+    made = window(space, n[1:5])
     if made is None:
         return
     attributes, out = made

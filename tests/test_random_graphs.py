@@ -43,8 +43,7 @@ def check(recipe: Recipe) -> bool:
         return False
     graph = by_onnxruntime(proto_of(lowered(model, recipe.rules)))
     assert_close(graph(image, mask), expected, tolerance)
-    unchanged = original if draft.original else None
-    check_laws(graph, image, mask, original=unchanged, tolerance=10 * tolerance, rounding=10 * tolerance)
+    check_laws(graph, image, mask, original=original, tolerance=10 * tolerance, rounding=10 * tolerance)
     return True
 
 

@@ -87,7 +87,9 @@ def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, 
         del proto.graph.output[:]
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
         onnx.save(proto, path)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # keeps every value
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         found = dict(zip(inner, session.run(inner, {"image": image, "mask": mask}), strict=True)) | {"mask": mask}
     return {name: (found[data], None if kept is None else found[kept]) for name, (data, kept) in wanted.items()}
 

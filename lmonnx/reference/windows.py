@@ -82,6 +82,9 @@ def box3(x: Tensor) -> Tensor:
 def covers(mask: Tensor, window: Window) -> Tensor:
     """Where the window sees at least one kept pixel: the convolution of the mask with ones is above 0.
 
+    And where it sees no pixel at all, but padding alone: nothing of that can be removed, and an all-True mask would
+    not give the original otherwise.
+
     Args:
         mask: bool `[N, 1, H, W]`.
         window: with its own pads and ceil_mode.
@@ -89,7 +92,8 @@ def covers(mask: Tensor, window: Window) -> Tensor:
     Returns:
         bool `[N, 1, H', W']`.
     """
-    return window_sum(mask.to(torch.float32), window) > 0
+    whole = torch.ones_like(mask[:1], dtype=torch.float32)
+    return (window_sum(mask.to(torch.float32), window) > 0) | (window_sum(whole, window) == 0)
 
 
 def max_pool(x: Masked, window: Window) -> Value:
@@ -183,7 +187,7 @@ def _rescaled(x: Masked, op: Callable[[Tensor], Tensor], rules: MaskRules) -> Ma
     data, seen = op(wide(x.zeroed())), op(mask)
     if rules.average == "valid":
         data = data * op(torch.ones_like(mask)) / torch.where(seen > 0, seen, 1)
-    return Masked(data.to(x.data.dtype), seen > 0, x.axes)
+    return Masked(data.to(x.data.dtype), (seen > 0) | (op(torch.ones_like(mask[:1])) == 0), x.axes)
 
 
 def window_sum(x: Tensor, window: Window, fill: float = 0.0) -> Tensor:

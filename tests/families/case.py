@@ -38,8 +38,6 @@ class Case:
         opset: of the graph.
         layout: of the graph's image input.
         map: whether what reads across positions is put behind the case in turn, if its result is a map.
-        original: whether an all-True mask gives the original output: not where a window sees nothing but padding,
-            which no mask keeps.
         wide: whether a float64 form says something; a Cast to float32 does not have one, and onnx's evaluator has
             none of some operators, walks an LRN's windows along the batch, or adds up signed numbers for an L1 norm.
     """
@@ -51,7 +49,6 @@ class Case:
     opset: int = 18
     layout: str = "NCHW"
     map: bool = True
-    original: bool = True
     wide: bool = True
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ def windows() -> list[Case]:
         conv("stride 2", (4, 3, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2]),
         conv("1x1", (4, 3, 1, 1)),
         conv("1x1 stride 2", (4, 3, 1, 1), strides=[2, 2]),
-        replace(conv("padding alone", (4, 3, 1, 1), pads=[1, 2, 0, 1]), original=False),
+        conv("padding alone", (4, 3, 1, 1), pads=[1, 2, 0, 1]),
         conv("7x7 stride 2", (4, 3, 7, 7), pads=[3, 3, 3, 3], strides=[2, 2]),
         conv("dilated", (4, 3, 3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
         conv("oblong", (4, 3, 1, 5), pads=[0, 2, 0, 2]),
@@ -60,13 +59,11 @@ def windows() -> list[Case]:
             "Pad/cut and zero, then AveragePool",
             pad(0, -1, -1, 1, 1),
             step("AveragePool", "0", kernel_shape=[1, 1], strides=[2, 2]),
-            original=False,
         ),
         case(
             "Pad/cut and zero, then MaxPool",
             pad(0, -1, -1, 1, 1),
             step("MaxPool", "0", kernel_shape=[1, 1], strides=[2, 2]),
-            original=False,
         ),
         case("Pad/cut alone", CONV, step("Pad", "0", np.array([0, 0, -2, 0, 0, 0, -1, -3]))),
         case("Pad/no pixels", pad(0, 0, 0, 0, 0), step("Conv", "0", w(4, 3, 3, 3))),

@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, extents
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents
 from lmonnx.masking import Window
 
 
@@ -58,12 +58,38 @@ def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
 
 
 def covers(op: Op, mask: ir.Value, window: Window) -> ir.Value:
-    """The mask after a window: kept where it covers at least one kept pixel. [N, 1, H, W] -> [N, 1, H', W']."""
+    """The mask after a window: kept where it covers a kept pixel, or no pixel. [N, 1, H, W] -> [N, 1, H', W']."""
     if {*window.kernel, *window.strides} == {1} and not any(map(any, window.pads)):
         return mask
     grown = op.Greater(counted(op, mask, window), op.number(0.5))
+    beside = blind(window, extents(mask)[2:])
+    if beside is not None:
+        return op.Or(grown, beside)
     grown.meta["covers"] = (mask, window)
     return grown
+
+
+def blind(window: Window, space: Sequence[int | None]) -> np.ndarray | None:
+    """Which windows over a map of extents ``space`` see padding alone, bool [1, 1, H', W']; None if there are none.
+
+    What they give is no pixel's doing, so that no mask can remove it: only so is an all-True mask the original.
+
+    Raises:
+        UnknownShapeError: if the extents are not known and the padding has room for such a window.
+    """
+    known = [extent for extent in space if extent is not None]
+    if len(known) < len(space):
+        reach = [dilation * (kernel - 1) for dilation, kernel in zip(window.dilations, window.kernel, strict=True)]
+        if any(max(pads) > far for pads, far in zip(window.pads, reach, strict=True)):
+            raise UnknownShapeError("which of its windows see padding alone depends on the height and width")
+        return None
+    seeing = []
+    for count, extent, stride, taps in zip(
+        output_extents(window, known), known, window.strides, _taps(window), strict=True
+    ):
+        seeing.append([any(0 <= i * stride + tap < extent for tap in taps) for i in range(count)])
+    beside = ~np.logical_and.outer(*seeing)
+    return beside[None, None] if beside.any() else None
 
 
 def intersection(op: Op, masks: Sequence[ir.Value]) -> ir.Value:

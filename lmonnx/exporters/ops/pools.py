@@ -12,7 +12,7 @@ import onnx_ir as ir
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, scalar
 from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
-from lmonnx.exporters.ops.masks import as_float, covers
+from lmonnx.exporters.ops.masks import as_float, blind, covers
 from lmonnx.masking import Window
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
@@ -64,7 +64,7 @@ def max_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> M
     mask = covers(op, x.mask, joint(window, x.border))
     if x.nonnegative and x.border is None:
         pooled = op.MaxPool(zeroed(op, x), **attributes)
-        return Masked(pooled, mask, x.axes, zero=True, nonnegative=True)
+        return Masked(pooled, mask, x.axes, zero=True, nonnegative=blind(window, extents(x.data)[2:]) is None)
     assert x.data.dtype is not None
     data = bordered(op, replaced(op, x, lowest(x.data.dtype)), x.border, window.kernel)
     y = Masked(op.MaxPool(data, **attributes), mask, x.axes)
@@ -82,7 +82,9 @@ def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
         kept = op.AveragePool(bordered(op, as_float(op, x.mask), x.border, window.kernel), **attributes)
         whole = _pooled_ones(op, x, window, attributes)
         some = as_float(op, mask) if whole is None else op.Mul(as_float(op, mask), whole)
-        share = op.Div(some, op.Where(mask, kept, op.number(1)))
+        beside = blind(joint(window, x.border), extents(x.data)[2:])
+        seen = mask if beside is None else op.And(mask, ~beside)
+        share = op.Div(some, op.Where(seen, kept, op.number(1)))
         pooled = op.Mul(pooled, op.cast_like(share, pooled))
     return Masked(pooled, mask, x.axes, zero=True, nonnegative=x.nonnegative)
 
