@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from lmonnx.masking import PRESETS, MaskRules
 from lmonnx.runtime import Box, Prediction
 from lmonnx.runtime.description import Description, describe
 from lmonnx.runtime.form import ImageKind
-from lmonnx.runtime.preprocessing import ChannelOrder, Interpolation, Preprocessing, short_side
+from lmonnx.runtime.preprocessing import ChannelOrder, Interpolation
 from lmonnx.support import supported
 
 if TYPE_CHECKING:
@@ -59,10 +60,26 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
                 warnings.showwarning = _show_warning
                 command(*args, **kwargs)
         except LmonnxError as error:
-            click.echo(f"error: {error}", err=True)
+            text = _as_typed(str(error)) if isinstance(error, OptionError) else str(error)
+            click.echo(f"error: {text}", err=True)
             sys.exit(1)
 
     return run
+
+
+def _as_typed(message: str) -> str:
+    """A message in Python's words in those of the command: ``image_input='x'`` is ``--image-input x``."""
+    for param in click.get_current_context().command.params:
+        value = rf"\b{param.name}=('[^']*'|\([^()]*\)|-?\w[\w.]*)"
+        if isinstance(param, click.Option):
+            message = re.sub(value, lambda found, flag=param.opts[-1]: _typed(flag, found[1]), message)  # type: ignore[misc]
+    return message
+
+
+def _typed(option: str, value: str) -> str:
+    """An option as it is typed; ``value`` is what Python prints."""
+    parts = [part.strip() for part in value.strip("'()").split(",")]
+    return option if value == "True" else f"{option} {','.join(filter(None, parts))}"
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -85,9 +102,18 @@ def main() -> None:
     "--num-classes", "classes", type=click.IntRange(1), help="For names with weights of your own: number of classes."
 )
 @click.option(
-    "--size", type=_Numbers(int, 1, 2, repeated=True), help="Height and width of the image in pixels, or one number."
+    "--size",
+    type=_Numbers(int, 1, 2, repeated=True),
+    metavar="SIDE|HEIGHT,WIDTH",
+    help="Of the image, in pixels. [default: what SOURCE says, or 224]",
 )
-@click.option("--rules", default="", help="Mask rules, such as average=area,concat=majority, or authors-densenet.")
+@click.option(
+    "--rules",
+    default="",
+    metavar="RULE=VALUE,…",
+    help="average=valid|area and concat=all|any|majority, or authors-densenet, which is average=area,concat=majority. "
+    "[default: average=valid,concat=all]",
+)
 @click.option("--batch", type=click.IntRange(1), help="Fix both batch axes at this number. [default: open]")
 @click.option(
     "--image",
@@ -102,16 +128,22 @@ def main() -> None:
 @click.option("--verify/--no-verify", default=True, help="Compare with the PyTorch reference before publishing.")
 @click.option(
     "--crop",
-    help="Where the source does not say: share of a photograph's short side that is cropped: 0.875, 224/256.",
+    help="How photographs become images, in place of what SOURCE says: share of the short side that is cropped, such "
+    "as 0.875 or 224/256. Where SOURCE says nothing, --mean and --std are needed beside it.",
 )
 @click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Likewise: filter of the resize.")
-@click.option("--mean", type=_Numbers(float, 1, 3), help="Likewise: subtracted from the channels, after the scale.")
-@click.option("--std", type=_Numbers(float, 1, 3), help="Likewise: divides the channels.")
+@click.option(
+    "--mean",
+    type=_Numbers(float, 1, 3),
+    metavar="N|N,N,N",
+    help="Likewise: subtracted from the channels, after the scale.",
+)
+@click.option("--std", type=_Numbers(float, 1, 3), metavar="N|N,N,N", help="Likewise: divides the channels.")
 @click.option("--scale", type=float, help="Likewise: divides the pixels 0 … 255. [default: 255]")
 @click.option(
     "--channel-order", type=click.Choice(get_args(ChannelOrder)), help="Likewise: order of the input's channels."
 )
-@click.option("--labels", type=FILE, help="Likewise: class names, one a line.")
+@click.option("--labels", type=FILE, help="Class names, one a line, where SOURCE has none.")
 @_one_line_errors
 def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any, **options: Any) -> None:
     """Write SOURCE as a graph with a mask input.
@@ -120,13 +152,13 @@ def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any
     makes a network (package.module:factory), a bundled network (scenes-material, scenes-shape, …), or an .onnx file.
     `lmonnx models` lists what was tried.
     """
-    described = {name: options.pop(name) for name in DESCRIBES}
+    described = {name: value for name in DESCRIBES if (value := options.pop(name)) is not None}
     result = lmonnx.export(
         source,
         output,
         size=size,
         rules=parse_rules(rules),
-        preprocessing=parse_preprocessing(size, **described),
+        preprocessing=described or None,
         labels=None if labels is None else read_labels(labels),
         **options,
     )
@@ -268,28 +300,16 @@ def parse_rules(text: str) -> MaskRules:
     if text in PRESETS:
         return PRESETS[text]
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-    unknown = [name for name, _, _ in pairs if name not in ("average", "concat")]
+    names = [name for name, _, _ in pairs]
+    unknown = [name for name in names if name not in ("average", "concat")]
     if unknown:
         presets = " or ".join(PRESETS)
         raise OptionError(
             f"rule {unknown[0]!r} is unknown; write average=valid|area,concat=all|any|majority, or {presets}"
         )
+    if len(set(names)) < len(names):
+        raise OptionError(f"rules {text!r} say one rule twice; write average and concat once each")
     return MaskRules(**{name: value for name, _, value in pairs})  # type: ignore[arg-type]
-
-
-def parse_preprocessing(size: tuple[int, int] | None, crop: str | None, **given: Any) -> Preprocessing | None:
-    """The preprocessing that the options describe; None if they say nothing.
-
-    Raises:
-        OptionError: if they say something and not the size, or a value is not allowed.
-    """
-    known = {name: value for name, value in given.items() if value is not None}
-    if crop is None and not known:
-        return None
-    if size is None:
-        name = "crop" if crop is not None else next(iter(known)).replace("_", "-")
-        raise OptionError(f"--{name} describes how photographs become images; give --size too")
-    return Preprocessing(size=size, resize=None if crop is None else short_side(size, crop), **known)
 
 
 def parse_mask(mask: pathlib.Path | None, box: tuple[int, ...] | None, removes: bool) -> pathlib.Path | Box | None:

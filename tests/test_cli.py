@@ -83,15 +83,26 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
         ("export missing.onnx -o out.onnx", "there is no file missing.onnx"),
         ("export classes.txt -o out.onnx", "not a file whose name ends in .onnx"),
         ("export resnet500 -o out.onnx", "did you mean resnet50"),
-        ("export mobilenet.onnx -o out.onnx --mean 0.5", "--mean describes how photographs become images; give --size"),
-        ("export mobilenet.onnx -o out.onnx --channel-order BGR", "--channel-order describes"),
-        ("export mobilenet.onnx -o out.onnx --size 64 --crop 256", "'256'"),
+        (
+            "export mobilenet.onnx -o out.onnx --mean 0.5",
+            "--mean 0.5 is a part of how photographs become images, and mobilenet.onnx does not say the rest; "
+            "give --std too",
+        ),
+        ("export mobilenet.onnx -o out.onnx --channel-order BGR", "--channel-order BGR is a part of how"),
+        ("export mobilenet.onnx -o out.onnx --crop 0.9 --std 1", "give --mean too"),
+        ("export mobilenet.onnx -o out.onnx --size 64 --crop 256", "--crop 256 is not a share"),
         ("export mobilenet.onnx -o out.onnx --size 64 --crop 1e-9", "such large ones are not made"),
-        ("export mobilenet.onnx -o out.onnx --size 64 --mean 1,2,3 --std 0", "std="),
+        ("export mobilenet.onnx -o out.onnx --size 64 --mean 1,2,3 --std 0", "--std 0.0,0.0,0.0 has to be positive"),
         ("export mobilenet.onnx -o out.onnx --size 64 --labels few.txt", "there are 2 labels for 5 classes"),
         ("export scenes-wood -o out.onnx", "did you mean"),
         ("export scenes-material -o out.onnx --weights best", "'best'"),
         ("export mobilenet.onnx -o out.onnx --rules area", "rule 'area' is unknown"),
+        ("export mobilenet.onnx -o out.onnx --rules average=area,average=valid", "say one rule twice"),
+        ("export scenes-shape -o out.onnx --image-input x", "error: --image-input x is for .onnx files"),
+        ("export mobilenet.onnx -o out.onnx --image uint8", "error: --image uint8 puts the normalisation into the"),
+        ("export mobilenet.onnx -o out.onnx --opset 12", "error: --opset 12 is not one that is written"),
+        ("export mobilenet.onnx -o out.onnx --num-classes 5", "error: --num-classes 5 is for networks by name"),
+        ("export mobilenet.onnx -o out.onnx --batch 99999", "error: --batch 99999 is not a number of rows"),
         ("export mobilenet.onnx -o out.onnx --rules concat=most", "choose one of all, any, majority"),
         ("export mobilenet.onnx -o out.onnx --labels none.txt", "cannot read the labels in none.txt"),
         ("export mobilenet.onnx -o out.onnx --size 32", "made for 64×64"),
@@ -203,6 +214,26 @@ def test_labels_with_a_byte_order_mark_and_none_at_all(folder: Path) -> None:
         assert run(f"export {source} -o out.onnx --no-verify --labels empty.txt").exit_code == 1
 
 
+def test_one_option_changes_what_the_source_says_and_nothing_else() -> None:
+    own = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}  # of the scenes' networks
+    for options, changed in (
+        ("--size 64 --crop 0.8", {"size": (64, 64), "resize": 80}),
+        ("--crop 128/160", {"size": (128, 128), "resize": 160}),
+        ("--interpolation bicubic", {"size": (128, 128), "interpolation": "bicubic"}),
+        ("--mean 0.4", {"size": (128, 128), "mean": (0.4, 0.4, 0.4)}),
+    ):
+        exported = run(f"export scenes-shape -o masked.onnx --no-verify --weights seed:0 {options}")
+        assert exported.exit_code == 0, exported.output
+        assert lmonnx.load("masked.onnx").preprocessing == lmonnx.Preprocessing(**{**own, **changed})  # type: ignore[arg-type]
+    published = run("export scenes-shape -o masked.onnx --no-verify --crop 0.8")
+    assert (published.exit_code, "brings its own" in published.output) == (1, True)
+
+
+def test_the_size_that_the_source_says_is_enough_for_a_description() -> None:
+    assert run("export mobilenet.onnx -o masked.onnx --no-verify --mean 0 --std 1 --crop 0.5").exit_code == 0
+    assert lmonnx.load("masked.onnx").preprocessing == lmonnx.Preprocessing((64, 64), 128)
+
+
 def test_preprocessing_options_reach_the_file(folder: Path) -> None:
     command = (
         "export mobilenet.onnx -o masked.onnx --no-verify --size 64 --crop 0.875 --interpolation bicubic --mean 0.4"
@@ -217,11 +248,14 @@ def test_preprocessing_options_reach_the_file(folder: Path) -> None:
 def test_grey_networks_take_one_number(folder: Path) -> None:
     steps = (step("Conv", "x", w(5, 1, 5, 5)), step("GlobalAveragePool", "0"), step("Flatten", "1"))
     onnx.save(build(steps, (1, 32, 32), 18), "grey.onnx")
-    for options in ("--mean 0.5 --std 0.5", "--mean 0.5", ""):
+    for options in ("--mean 0.5 --std 0.5", "--mean 0 --std 1"):
         assert run(f"export grey.onnx -o masked.onnx --no-verify --size 32 --scale 255 {options}").exit_code == 0
         result = run("predict masked.onnx photo.jpg")
         assert result.exit_code == 0, result.output
-    for options, message in (("--mean 0.1,0.2,0.3", "1 channels"), ("--channel-order BGR", "one channel")):
+    for options, message in (
+        ("--mean 0.1,0.2,0.3 --std 1", "1 channels"),
+        ("--mean 0 --std 1 --channel-order BGR", "one channel"),
+    ):
         result = run(f"export grey.onnx -o masked.onnx --no-verify --size 32 {options}")
         assert (result.exit_code, message in result.output) == (1, True)
 

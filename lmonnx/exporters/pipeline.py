@@ -18,10 +18,10 @@ from lmonnx.exporters.opsets import require_opset
 from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
 from lmonnx.exporters.proof import CEILINGS, Verification, prove
 from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.sources.described import Said
 from lmonnx.exporters.trace import trace
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.form import Form, ImageKind
-from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
 #: From this share of the proof's ceiling on, in standard deviations of a value in float32, a node is said to differ.
@@ -50,7 +50,7 @@ def export(
     size: int | tuple[int, int] | None = None,
     rules: MaskRules | None = None,
     verify: bool = True,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Said | None = None,
     labels: tuple[str, ...] | None = None,
     image_input: str | None = None,
     batch: int | None = None,
@@ -70,6 +70,8 @@ def export(
         rules: the mask rules; the defaults if None.
         verify: run the proof, and publish only if it holds. Without it the metadata says so.
         preprocessing: how photographs become images, for networks that do not say; names with published weights do.
+            Or some of its fields by name, such as ``{"crop": "0.9"}``: they change what the network says, or, together
+            with mean and std, say it where it does not; see :func:`lmonnx.exporters.sources.described.described`.
         labels: class names, likewise.
         image_input: which input of an ``.onnx`` file is the image, if it has several.
         batch: rows of both inputs and of the outputs in every run of the graph; any number if None.

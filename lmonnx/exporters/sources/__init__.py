@@ -15,8 +15,9 @@ import torch
 from lmonnx.errors import OptionError, SourceError
 from lmonnx.exporters.sources import scenes, timm, torchvision
 from lmonnx.exporters.sources.checkpoint import close, is_file, is_pretrained
+from lmonnx.exporters.sources.described import Said, described
 from lmonnx.exporters.sources.factory import from_factory
-from lmonnx.exporters.sources.module import from_module
+from lmonnx.exporters.sources.module import DEFAULT_SIZE, from_module
 from lmonnx.exporters.sources.network import Network
 from lmonnx.exporters.sources.onnx_file import from_onnx
 from lmonnx.runtime.preprocessing import Preprocessing
@@ -54,7 +55,7 @@ def resolve(
     weights: str | os.PathLike[str] = "default",
     classes: int | None = None,
     size: tuple[int, int] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Said | None = None,
     labels: tuple[str, ...] | None = None,
     image_input: str | None = None,
 ) -> Network:
@@ -67,8 +68,9 @@ def resolve(
             :func:`from_timm`, :func:`from_scenes` and :func:`from_factory` of the modules here take.
         classes: for names, with a seed or a file: the number of classes.
         size: height and width in pixels.
-        preprocessing: for modules, files and factories, which do not say; names with published weights bring their
-            own, which cannot be replaced.
+        preprocessing: for sources that do not say, such as modules, files and factories; or fields of one by name, see
+            :func:`lmonnx.exporters.sources.described.described`, which change what a name with weights of your own
+            says. Names with published weights bring their own, which cannot be changed.
         labels: likewise.
         image_input: for ``.onnx`` files with several inputs: the one that takes the image.
 
@@ -77,16 +79,27 @@ def resolve(
         OptionError: if an option does not apply to this kind of source.
     """
     weights = os.fspath(weights)
-    own: dict[str, Any] = {"preprocessing": preprocessing, "labels": labels}
+    asked = size or (preprocessing.size if isinstance(preprocessing, Preprocessing) else None)
+    given: dict[str, Any] = {"preprocessing": preprocessing or None, "labels": labels}
+    given = {key: value for key, value in given.items() if value is not None}
+    if preprocessing:  # what is not allowed is said before the network is built
+        described(preprocessing, Preprocessing(size=asked or DEFAULT_SIZE), asked or DEFAULT_SIZE, str(source))
     if isinstance(source, str) and not source.endswith(".onnx"):
-        own = {key: value for key, value in own.items() if value is not None}
         _require(size, preprocessing, image_input=image_input)
-        return _by_name(source, weights, classes, size or (preprocessing.size if preprocessing else None), own)
+        return _by_name(source, weights, classes, asked, given)
     _require(size, preprocessing, weights=None if weights == "default" else weights, classes=classes)
     if isinstance(source, torch.nn.Module):
         _require(size, preprocessing, image_input=image_input)
-        return from_module(source, size=size, **own)
-    return from_onnx(pathlib.Path(source), size=size, image_input=image_input, **own)
+        return _with(from_module(source, size=asked), given, "the module")
+    return _with(from_onnx(pathlib.Path(source), size=asked, image_input=image_input), given, str(source))
+
+
+def _with(network: Network, given: dict[str, Any], source: str) -> Network:
+    """The network with what the caller says of its images and classes."""
+    if "preprocessing" in given:
+        said = described(given["preprocessing"], network.preprocessing, network.size, source)
+        given = {**given, "preprocessing": said}
+    return dataclasses.replace(network, **given)
 
 
 #: Options that apply to one kind of source: what that is, and why not to others.
@@ -97,12 +110,12 @@ ONLY_FOR = {
 }
 
 
-def _require(size: tuple[int, int] | None, preprocessing: Preprocessing | None, **inapplicable: object) -> None:
+def _require(size: tuple[int, int] | None, preprocessing: Said | None, **inapplicable: object) -> None:
     """Refuses options that do not apply, unless they are None, and sizes that contradict each other."""
     for option, value in inapplicable.items():
         if value is not None:
             raise OptionError(f"{option}={value!r} {ONLY_FOR[option]}")
-    if size and preprocessing and size != preprocessing.size:
+    if size and isinstance(preprocessing, Preprocessing) and size != preprocessing.size:
         raise OptionError(f"size {size} and preprocessing.size {preprocessing.size} differ; leave size out")
 
 
@@ -124,7 +137,7 @@ def _by_name(
             raise OptionError(f"{key} is for other sources; {fixed}")
     said: dict[str, Any] = {"classes": classes} if classes is not None else {}
     said |= {"given": sorted(given)} if given else {}
-    return dataclasses.replace(network, **given, origin={**network.origin, **said})
+    return _with(dataclasses.replace(network, origin={**network.origin, **said}), given, source)
 
 
 def _unknown(source: str) -> str:
