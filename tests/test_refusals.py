@@ -53,6 +53,10 @@ REFUSALS = {
     "GridSample": (step("GridSample", "x", np.zeros((1, 4, 4, 2))), "where it reads"),
     "DynamicQuantizeLinear": (step("DynamicQuantizeLinear", "x", outputs=3), "quantise statically"),
     "hard choice over space": (step("Hardmax", "x", axis=3), "compares positions"),
+    "Bernoulli": (step("Bernoulli", "x"), "draws random numbers"),
+    "RandomNormalLike": (step("RandomNormalLike", "x"), "draws random numbers"),
+    "RandomUniformLike": (step("RandomUniformLike", "x"), "draws random numbers"),
+    "Dropout in training": (step("Dropout", "x", np.array(0.5), np.array(True)), "drops values at random"),
     "indices of a MaxPool": (
         step("MaxPool", "x", kernel_shape=[2, 2], outputs=2), "only its first output is defined"
     ),
@@ -97,6 +101,16 @@ def test_rows_that_stay_apart_behind_a_pool() -> None:
     steps = (*POOLED, turned, step("MatMul", w(5, 3), "2"), step("ReduceMax", "3", np.array([0])),
              step("Sub", "3", "4"), step("Transpose", "5", perm=[1, 0]))  # fmt: skip
     lowered(build(steps, (3, 8, 8), 18))
+
+
+def test_what_is_random_is_refused_wherever_it_stands() -> None:
+    """Behind the mask, beside the image, and as noise that is added to the image, with all that is computed of it."""
+    head = step("GlobalAveragePool", "x"), step("Flatten", "0"), step("Dropout", "1", np.array(0.5), np.array(True))
+    error = refused(*head, step("RandomNormal", shape=[1, 3]), step("Add", "2", "3"))
+    assert [offence.operator for offence in error.offences] == ["Dropout", "RandomNormal"]
+    behind = step("Conv", "1", w(4, 3, 3, 3)), step("ReduceMean", "2", np.array([2, 3]), keepdims=0)
+    error = refused(step("RandomUniformLike", "x"), step("Add", "x", "0"), *behind)
+    assert [offence.operator for offence in error.offences] == ["RandomUniformLike"]
 
 
 def test_quantised_zeros() -> None:

@@ -224,7 +224,9 @@ def _cumulative_sum(call: Call, x: Tensor, axis: Tensor) -> Tensor:
     return x.cumsum(int(axis.reshape(()).item()))
 
 
-def _dropout(_: Call, x: Tensor, *__: Tensor | None) -> tuple[Tensor, Tensor]:
+def _dropout(_: Call, x: Tensor, __: Tensor | None = None, training: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    if training is not None and bool(training):
+        raise RefusedError("a Dropout in training is random")
     return x, torch.ones_like(x, dtype=torch.bool)
 
 

@@ -20,7 +20,7 @@ from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recog
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
-from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, undefined
+from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, drawing, undefined
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
 from lmonnx.exporters.ops.fill import QUANTISED, QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
@@ -101,6 +101,9 @@ class _Lowering:
         for node in self.source:
             if node.op_type not in EXTENTS and any(value in self.following for value in node.inputs):
                 self.following.update(node.outputs)
+            if not node.domain and (drawn := drawing(node)) is not None:
+                self.refuse(node, Refused(*drawn))
+                continue
             if any(isinstance(self.values.get(value), Unknown) for value in node.inputs if value is not None):
                 self.look_at(node)
                 continue
@@ -255,10 +258,12 @@ class _Lowering:
         self.values.update(dict.fromkeys(node.outputs, made))
 
     def stand_in(self, node: ir.Node, axes: tuple[int, ...]) -> Masked:
-        """A masked value of the shape of the node's output, that no graph will ever compute."""
+        """A masked value of the shape of the node's output, with a mask as large, that no graph will ever compute."""
         (output, *_) = node.outputs
-        data = ir.Value(name=f"{output.name}/refused", type=output.type, shape=output.shape)
-        return Masked(data, self.op.constant(np.ones((1,) * len(extents(data)), np.bool_)), axes, finite=False)
+        kind = output.type or ir.TensorType(ir.DataType.FLOAT)
+        data = ir.Value(name=f"{output.name}/refused", type=kind, shape=output.shape)
+        space = [extent or 1 if axis in axes else 1 for axis, extent in enumerate(extents(data))]
+        return Masked(data, self.op.constant(np.ones(space, np.bool_)), axes, finite=False)
 
     def close(self) -> None:
         """Outputs by the source's names; one that is still masked is 0 where it is removed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 ATTENTION = "it compares positions with each other, as attention does"
 _INTEGERS = "its integers have no place for neighbour padding; quantise with QuantizeLinear, DequantizeLinear"
 _RECURRENT = "its state runs along positions, and what it is behind a removed one is not defined"
@@ -39,6 +41,23 @@ UNDEFINED = {
 #: Behind a refused node it is not known any more which axes are space; there these are attention, if that many of
 #: their operands are activations.
 SUSPECTS = {"Softmax": 1, "LogSoftmax": 1, "MatMul": 2, "Einsum": 2}
+
+
+#: Operators that draw numbers, on an activation or not: two runs of such a graph do not agree.
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+DRAWS = "it draws random numbers", "export the network without it, or with numbers drawn beforehand"
+DROPS = (
+    "it is in training mode, in which it drops values at random",
+    "export the network in evaluation mode; in PyTorch write dropout(x, training=self.training)",
+)
+
+
+def drawing(node: ir.Node) -> tuple[str, str] | None:
+    """Why a node whose result is random is refused, and what to do; None for any other node."""
+    if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+        training = node.inputs[2].const_value
+        return DROPS if training is None or training.numpy().any() else None
+    return DRAWS if node.op_type in RANDOM else None
 
 
 def undefined(operator: str, activations: int) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
+from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
 from lmonnx.exporters.ops.builder import Op
 from lmonnx.exporters.ops.masked import Masked
 
@@ -123,9 +123,7 @@ def batch_normalization(op: Op, node: ir.Node, x: Masked, *statistics: ir.Value)
 
 @rule("Identity", "Dropout")
 def identity(op: Op, node: ir.Node, x: Masked, *settings: Operand) -> Masked:
-    """Nothing, in evaluation mode."""
-    if len(settings) > 1 and settings[1] is not None and constant(settings[1], "training_mode").any():
-        raise Refused("it is in training mode", "export the network in evaluation mode")
+    """Nothing, in evaluation mode; the engine refuses a Dropout that drops."""
     return x
 
 
