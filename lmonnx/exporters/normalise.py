@@ -24,7 +24,7 @@ from lmonnx.exporters.lowering.registry import BATCH, known
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
 from lmonnx.exporters.upgrade import OPSET, opset_of, upgrade
 
-__all__ = ["OPSET", "infer_shapes", "inlined", "normalise"]
+__all__ = ["OPSET", "fold", "infer_shapes", "inlined", "normalise"]
 
 #: Elements up to which constant expressions are computed beforehand: enough for weight standardisation.
 FOLD_LIMIT = 2**26
@@ -49,10 +49,10 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     infer_shapes(model)
     upgrade(model)
     if fixed:
-        _fold(model)
+        fold(model)
         batch.free(model.graph)
         _set_size(model, size, layout, BATCH)
-    _fold(model)
+    fold(model)
     for step in (
         passes.AddDefaultAttributesPass(),
         passes.IdentityEliminationPass(),
@@ -92,7 +92,7 @@ def inlined(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _fold(model: ir.Model) -> None:
+def fold(model: ir.Model) -> None:
     """Infers shapes and computes constant expressions, but for those of quantised weights, which stay small.
 
     Where an extent beside the free batch is known, what is computed from it is constant too, and more shapes are known.

@@ -13,7 +13,6 @@ import pytest
 from onnx import TensorProto, helper
 
 import lmonnx
-from lmonnx.errors import UnsupportedOpError
 from lmonnx.exporters.sources.onnx_file import from_onnx
 from lmonnx.runtime import Runner
 from tests.families.case import positive, w
@@ -273,24 +272,6 @@ def test_the_alias_of_the_default_domain(tmp_path: Path) -> None:
     model = build((CONV, *after(0)), SHAPE, 13)
     model.opset_import[0].domain = "ai.onnx"
     proven(model, tmp_path)
-
-
-def test_control_flow_is_refused(tmp_path: Path) -> None:
-    """An If on a shape, too: the reference reads the file as it is."""
-    graphs = {
-        name: helper.make_graph(
-            [helper.make_node(operator, ["value0"], [f"{name}_result"], name)],
-            name,
-            [],
-            [helper.make_tensor_value_info(f"{name}_result", TensorProto.FLOAT, None)],
-        )
-        for name, operator in (("then_branch", "Relu"), ("else_branch", "Identity"))
-    }
-    steps = (CONV, step("Shape", "0"), step("Gather", "1", ints(2), axis=0), step("Equal", "2", ints(11)))
-    model = build((*steps, step("Relu", "0"), *after(4)), SHAPE, 13)
-    model.graph.node[4].CopyFrom(helper.make_node("If", ["value3"], ["value4"], "if", **graphs))
-    with pytest.raises(UnsupportedOpError, match="If 'if'"):
-        proven(model, tmp_path)
 
 
 @pytest.mark.parametrize("opset", [9, 13, 17, 21])

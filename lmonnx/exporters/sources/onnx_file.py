@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-from collections.abc import Iterator
+import re
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime
 import torch
 
 from lmonnx import reference
 from lmonnx.errors import OptionError, SourceError
+from lmonnx.exporters.normalise import fold
 from lmonnx.exporters.ops.builder import extents
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.onnx_input import Given, with_image
+from lmonnx.exporters.sources.onnx_load import external, load
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import Preprocessing
 
@@ -43,15 +44,18 @@ def from_onnx(
             or no output may need them.
 
     Raises:
-        SourceError: if the file or its weights are missing or broken, it has no single image input, or lmonnx wrote it.
+        SourceError: if the file or its weights are missing or broken, it has no single image input, its outputs are no
+            tensors, its nodes do not fit each other, or lmonnx wrote it.
         OptionError: if ``size`` contradicts the file, or is missing; if there is no input ``image_input``.
     """
-    given = with_image(path, _load(path), image_input)
+    given = with_image(path, load(path), image_input)
     ir.external_data.load_to_model(given.model)  # the graph that is made of it keeps its weights elsewhere
     shape = extents(given.image)
     space = shape[1:3] if given.layout == "NHWC" else shape[2:4]
     wanted = size or (preprocessing.size if preprocessing else None)
     fixed = _size(path, space, wanted)
+    _require_fitting(path, given, fixed, wanted if None in space else None)
+    _decide_branches(given, fixed)
     chosen = {} if image_input is None else {"image_input": image_input}
     return Network(
         graph=given.model,
@@ -81,7 +85,7 @@ def sha256_of(path: pathlib.Path) -> str:
         model = ir.load(path)
     except Exception:  # not a model; whoever wants one will say so
         return hashes[0][0]
-    hashes += [(_digest(path.parent / name), name) for name in sorted({str(t.location) for t in _external(model)})]
+    hashes += [(_digest(path.parent / name), name) for name in sorted({str(t.location) for t in external(model)})]
     if len(hashes) == 1:
         return hashes[0][0]
     lines = "".join(f"{digest}  {name}\n" for digest, name in hashes)
@@ -94,17 +98,6 @@ def _digest(path: pathlib.Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """The tensors of ``model`` that are kept in files beside it."""
-    nodes = [
-        *model.graph.all_nodes(),
-        *(node for function in model.functions.values() for node in function.all_nodes()),
-    ]
-    tensors: list[object] = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
-    tensors += [attribute.value for node in nodes for attribute in node.attributes.values()]
-    return (tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor))
 
 
 def nodes_of(model: ir.Model) -> list[reference.Node]:
@@ -145,26 +138,6 @@ def program_of(model: ir.Model, layout: str, rules: MaskRules) -> reference.Node
     )
 
 
-def _load(path: pathlib.Path) -> ir.Model:
-    """What the file holds; weights beside it are there, and stay there."""
-    if not path.is_file():
-        raise SourceError(f"there is no file {path}")
-    try:
-        onnx.checker.check_model(str(path))
-        model = ir.load(path)
-    except Exception as error:  # protobuf, onnx and onnx_ir each have their own
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise SourceError(f"{path} is not a valid ONNX model: {line}") from error
-    for tensor in _external(model):
-        try:
-            tensor.numpy()
-        except Exception as error:  # the file is shorter than the model says
-            raise SourceError(f"{tensor.path} does not hold {tensor.name!r} of {path}: {error}") from error
-    if any(key.startswith("lmonnx.") for key in model.metadata_props):
-        raise SourceError(f"{path} is a graph that lmonnx wrote, with a mask already; give what it was made from")
-    return model
-
-
 def _size(path: pathlib.Path, space: tuple[int | None, ...], wanted: tuple[int, int] | None) -> tuple[int, int]:
     known = tuple(have if have is not None else want for have, want in zip(space, wanted or (None, None), strict=True))
     if None in known:
@@ -203,22 +176,87 @@ def _run(program: reference.NodeProgram, image: Array, mask: Array) -> tuple[Arr
 
 def _plain(path: pathlib.Path, given: Given, array: Array) -> tuple[Array, ...]:
     """The file itself, row by row, because its batch may be fixed at one; float32 in and out."""
+    try:
+        outputs = _answers(_session(path), given, array)
+    except Exception as error:  # onnxruntime raises a class of its own for each status code
+        raise SourceError(
+            f"onnxruntime cannot run {path} itself: {str(error).splitlines()[0]}; write the model again, or leave the "
+            "proof out: --no-verify"
+        ) from error
+    return tuple(output.astype(np.float32) if output.dtype == np.float16 else output for output in outputs)
+
+
+def _session(path: pathlib.Path, *, as_written: bool = False) -> onnxruntime.InferenceSession:
+    """A session of the file, on a CPU; ``as_written`` leaves every node as it is, under its name."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     # As ONNX defines it: the integer kernels that quantised nodes are fused to round otherwise, and some saturate.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _answers(session: onnxruntime.InferenceSession, given: Given, array: Array) -> list[Array]:
+    """The outputs for images [n, C, H, W]."""
     if given.layout == "NHWC":
         array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
     array = array.astype(given.kind.numpy())
+    wanted = {value.name for value in session.get_inputs()}
+    feeds = {str(value.name): _zeros(value) for value in given.unread if value.name in wanted}
+    rows = [session.run(None, {**feeds, str(given.image.name): array[i : i + 1]}) for i in range(len(array))]
+    return [np.concatenate(output) for output in zip(*rows, strict=True)]
+
+
+def _require_fitting(path: pathlib.Path, given: Given, size: tuple[int, int], asked: tuple[int, int] | None) -> None:
+    """The nodes of the file fit each other: onnxruntime runs it on one image.
+
+    What onnxruntime cannot load for other reasons, such as an operator that it does not have, is left to what follows.
+
+    Args:
+        path: the file.
+        given: what it holds.
+        size: height and width of the image in pixels.
+        asked: the same, if the file leaves them open; otherwise None.
+    """
+    channels = extents(given.image)[3 if given.layout == "NHWC" else 1]
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        wanted = {value.name for value in session.get_inputs()}
-        feeds = {str(value.name): _zeros(value) for value in given.unread if value.name in wanted}
-        rows = [session.run(None, {**feeds, str(given.image.name): array[i : i + 1]}) for i in range(len(array))]
+        session = _session(path, as_written=True)
     except Exception as error:  # onnxruntime raises a class of its own for each status code
-        raise SourceError(f"onnxruntime cannot run {path} itself: {str(error).splitlines()[0]}") from error
-    outputs = [np.concatenate(output) for output in zip(*rows, strict=True)]
-    return tuple(output.astype(np.float32) if output.dtype == np.float16 else output for output in outputs)
+        _refuse(path, error, _LOADING, asked)
+        return
+    try:
+        _answers(session, given, np.zeros((1, channels or 1, *size), np.float32))
+    except Exception as error:
+        _refuse(path, error, _RUNNING, asked)
+
+
+#: How onnxruntime names a node that does not fit, when it loads a file and when it runs it.
+_LOADING = re.compile(r"Node ?\((?P<name>.*?)\) Op \((?P<operator>\w+)\) (?P<why>.*)|Type Error: (?P<kinds>.*)")
+_RUNNING = re.compile(r"running (?P<operator>\w+) node. Name:'(?P<name>.*?)' Status Message: (?P<why>.*)", re.DOTALL)
+
+
+def _refuse(path: pathlib.Path, error: Exception, pattern: re.Pattern[str], asked: tuple[int, int] | None) -> None:
+    """Raises an error if onnxruntime's names a node."""
+    found = pattern.search(str(error))
+    if found is None:
+        return
+    parts = {"kinds": None, **found.groupdict()}
+    what = parts["kinds"] or f"{parts['operator']} {parts['name']!r}: {parts['why']}".replace(" ''", "")
+    where = f" with images of {asked[0]}×{asked[1]}" if asked else ""
+    remedy = "try another size, or write the model again" if asked else "write the model again"
+    line = next(line.strip() for line in what.splitlines() if line.strip())
+    raise SourceError(f"the nodes of {path} do not fit each other{where}: {line.rstrip('.')}; {remedy}") from error
+
+
+def _decide_branches(given: Given, size: tuple[int, int]) -> None:
+    """Leaves of every If whose condition is a constant the branch that is taken, for the lowering and the reference."""
+    if not any(node.op_type == "If" and not node.domain for node in given.model.graph):
+        return
+    rows, *_ = given.image.shape or ()
+    channels = extents(given.image)[3 if given.layout == "NHWC" else 1]
+    given.image.shape = ir.Shape([rows, *((*size, channels) if given.layout == "NHWC" else (channels, *size))])
+    fold(given.model)
 
 
 def _zeros(value: ir.Value) -> Array:
