@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import pathlib
 import shutil
@@ -24,6 +25,8 @@ from lmonnx.runtime.form import Form
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "timm", "torch", "torchvision")
 #: Bytes of weights up to which a file holds them itself: protobuf's 2**31 − 1, less what the nodes take.
 LARGEST = 2_000_000_000
+#: The folder in the temporary one that an earlier pair of files is put aside in.
+EARLIER = "earlier"
 
 
 def contract_of(
@@ -85,7 +88,8 @@ def publication(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to whose file moves to ``path`` if all inside goes well, and vanishes otherwise.
 
     The temporary folder is beside the destination, so that the move cannot stop half-way. A file of weights beside
-    the file moves along, see :func:`data_of`.
+    the file moves along, see :func:`data_of`. Should the process be killed while it replaces such a pair, the earlier
+    one is in the folder ``earlier`` of the temporary one, which stays.
 
     Raises:
         PublishError: if the destination cannot be written.
@@ -103,7 +107,8 @@ def publication(path: pathlib.Path) -> Iterator[pathlib.Path]:
         except OSError as error:
             raise PublishError(f"cannot write {path}: {error.strerror}; choose another destination") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not any((folder / EARLIER).glob("*")):  # what could not be put back is all there is of it
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def data_of(model: ir.Model, path: pathlib.Path) -> str | None:
@@ -116,26 +121,43 @@ def _move(folder: pathlib.Path, path: pathlib.Path) -> None:
     """The weights, if they are in a file beside the model, then the model.
 
     No model ever stands beside weights that are not its own: earlier files are put aside first, and back if a move
-    fails.
+    fails or is interrupted. Weights of an earlier model that the new one has no use for go.
     """
     data = path.with_name(f"{path.name}.data")
     if not (folder / data.name).exists():
+        stale = _has_weights_in(path, data.name)
         os.replace(folder / path.name, path)
+        if stale:
+            data.unlink(missing_ok=True)
         return
-    aside = {there: folder / f"earlier {i}" for i, there in enumerate((path, data)) if there.exists()}
-    done: list[pathlib.Path] = []
+    earlier = folder / EARLIER
+    earlier.mkdir()
     try:
-        for there, earlier in aside.items():
-            os.replace(there, earlier)
-            done.append(there)
+        for there in (path, data):
+            if there.exists():
+                os.replace(there, earlier / there.name)
         for there in (data, path):
             os.replace(folder / there.name, there)
-    except OSError:
-        if set(done) == set(aside):  # the new ones are not complete
-            data.unlink(missing_ok=True)
-        for there in reversed(done):
-            os.replace(aside[there], there)
+    except BaseException:  # a Ctrl-C too
+        if (folder / path.name).exists():  # the new pair is not complete
+            if not (folder / data.name).exists():
+                data.unlink(missing_ok=True)
+            for there in (data, path):
+                if (earlier / there.name).exists():
+                    os.replace(earlier / there.name, there)
         raise
+    finally:
+        if not (folder / path.name).exists():
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _has_weights_in(path: pathlib.Path, name: str) -> bool:
+    """Whether a file is one that lmonnx wrote with its weights in the file ``name`` beside it."""
+    try:
+        props = onnx.load(path, load_external_data=False).metadata_props
+    except Exception:  # there is no such file, or it is something else
+        return False
+    return {prop.key: prop.value for prop in props}.get("lmonnx.data") == json.dumps(name)
 
 
 def write(model: ir.Model, contract: Contract, path: pathlib.Path) -> None:

@@ -21,6 +21,8 @@ _CPU = "CPUExecutionProvider"
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 """Without a search that depends on timing, and in true float32, so that a seed repeats an explanation."""
 
+_FATAL = 4
+
 _AS_ONNX_DEFINES = {"session.disable_quant_qdq": "1"}
 """The integer kernels that quantised nodes are fused to round otherwise, and those of AVX2 saturate."""
 
@@ -67,17 +69,30 @@ def open_session(model: str | bytes, provider: Provider, threads: int | None) ->
     for name, value in _AS_ONNX_DEFINES.items():
         options.add_session_config_entry(name, value)
     providers = _providers(provider)
+    if providers == [_CPU]:
+        options.log_severity_level = _FATAL  # what goes wrong is raised, too
     try:
         session: onnxruntime.InferenceSession = runtime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime raises a class of its own for each status code
         name = model if isinstance(model, str) else "the model"
-        raise ModelError(f"{name}: onnxruntime cannot load it as ONNX: {first_line(error)}") from error
+        raise ModelError(f"{name}: {_unloadable(error)}") from error
     if provider == "cuda" and session.get_providers()[0] != CUDA:
         raise OptionError(
             "provider='cuda' does not work here, onnxruntime fell back to the CPU; install the CUDA and "
             "cuDNN libraries that its message above names, or use provider='cpu'"
         )
     return session
+
+
+def _unloadable(error: Exception) -> str:
+    """Why a file cannot be loaded, and what to do."""
+    line = first_line(error)
+    if "xternal data path does not exist" in line:
+        file = line.rpartition("does not exist: ")[2].strip('"')
+        return f"its weights are not there, in {file}; put that file beside it under its name, or export again"
+    if "External initializer" in line:
+        return "the file beside it that holds its weights is shorter than it was; copy both again, or export again"
+    return f"onnxruntime cannot load it as ONNX: {line}"
 
 
 def took_cuda(session: onnxruntime.InferenceSession) -> bool:

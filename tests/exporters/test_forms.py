@@ -424,20 +424,26 @@ def test_large_weights_lie_beside_the_file(
 
 
 @pytest.mark.usefixtures("large")
-def test_large_weights_follow_a_moved_file_by_name(tmp_path: Path) -> None:
+def test_large_weights_follow_a_moved_file_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "there").mkdir()
     result = lmonnx.export(source(tmp_path), tmp_path / "out.onnx", verify=False)
     os.replace(result.path, tmp_path / "there" / "out.onnx")
-    with pytest.raises(ModelError, match=r"out\.onnx: onnxruntime cannot load it"):
+    with pytest.raises(ModelError, match=r"out\.onnx: its weights are not there, in \S+out\.onnx\.data; put that file"):
         Runner(tmp_path / "there" / "out.onnx")
+    whole = (tmp_path / "out.onnx.data").read_bytes()
+    (tmp_path / "there" / "out.onnx.data").write_bytes(whole[:50])
+    with pytest.raises(ModelError, match="that holds its weights is shorter than it was; copy both again"):
+        Runner(tmp_path / "there" / "out.onnx", provider="cpu")
+    assert capfd.readouterr() == ("", "")
     os.replace(tmp_path / "out.onnx.data", tmp_path / "there" / "out.onnx.data")
     Runner(tmp_path / "there" / "out.onnx")
 
 
 @pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("stale", [True, False])
 def test_an_earlier_pair_is_replaced_whole_or_not_at_all(
-    stale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stale: bool, fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out = source(tmp_path), tmp_path / "out.onnx"
     if stale:
@@ -451,7 +457,7 @@ def test_an_earlier_pair_is_replaced_whole_or_not_at_all(
     def failing(last: int) -> Callable[..., None]:
         def replace(*paths: Any) -> None:
             if tmp_path in (Path(path).parent for path in paths) and next(moves) == last:
-                raise OSError(28, "No space left on device")
+                raise fault
             real(*paths)
 
         return replace
@@ -459,7 +465,7 @@ def test_an_earlier_pair_is_replaced_whole_or_not_at_all(
     for last in range(4):  # two put aside, two moved
         moves = itertools.count()
         monkeypatch.setattr(package.os, "replace", failing(last))
-        with pytest.raises(PublishError, match=r"cannot write .*out\.onnx: No space left"):
+        with pytest.raises((PublishError, KeyboardInterrupt), match=r"cannot write .*out\.onnx: No space left|^$"):
             lmonnx.export(other, out, verify=False)
         assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
     monkeypatch.undo()
@@ -467,6 +473,38 @@ def test_an_earlier_pair_is_replaced_whole_or_not_at_all(
     lmonnx.export(other, out, verify=False)
     assert names(tmp_path) == ["in.onnx", "out.onnx", "out.onnx.data"]
     assert (tmp_path / "out.onnx.data").read_bytes() != before["out.onnx.data"]
+
+
+@pytest.mark.usefixtures("large")
+def test_an_earlier_pair_that_cannot_be_put_back_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = source(tmp_path), os.replace
+    lmonnx.export(path, tmp_path / "out.onnx", verify=False)
+    before = {name: (tmp_path / name).read_bytes() for name in ("out.onnx", "out.onnx.data")}
+
+    def replace(there: Path, here: Path) -> None:
+        if Path(here).parent == tmp_path:
+            raise OSError(5, "Input/output error")
+        real(there, here)
+
+    monkeypatch.setattr(package.os, "replace", replace)
+    with pytest.raises(PublishError, match="Input/output error"):
+        lmonnx.export(path, tmp_path / "out.onnx", verify=False)
+    assert {file.name: file.read_bytes() for file in tmp_path.glob(".out.onnx.*/earlier/*")} == before
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_weights_that_a_smaller_file_has_no_use_for_go(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If they are those of the file that is replaced, and nobody else's."""
+    path, out = source(tmp_path), tmp_path / "out.onnx"
+    monkeypatch.setattr(package, "LARGEST", 100 if own else package.LARGEST)
+    lmonnx.export(path, out, verify=False)
+    if not own:
+        (tmp_path / "out.onnx.data").write_bytes(b"somebody's")
+    monkeypatch.undo()
+    lmonnx.export(path, out, verify=False)
+    assert names(tmp_path) == ["in.onnx", "out.onnx", *([] if own else ["out.onnx.data"])]
 
 
 @pytest.mark.usefixtures("large")
