@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -204,9 +205,17 @@ def test_a_file_by_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     network = resolve("squeezenet1_1", weights=str(path), size=SIZE)
     assert network.origin["weights"] == path.name
     assert network.origin["weights_sha256"] == weights_hash(source)
-    assert network.labels == tuple(models.SqueezeNet1_1_Weights.DEFAULT.meta["categories"])
+    assert network.labels is None  # it has that file's name, and other weights
+    named = resolve("squeezenet1_1", weights=str(path), size=SIZE, preprocessing={"crop": "0.8"})
+    assert network.preprocessing is not None
+    assert named.preprocessing == replace(network.preprocessing, resize=80)
+    assert network.preprocessing.mean == (0.485, 0.456, 0.406)
+    published = models.SqueezeNet1_1_Weights.DEFAULT
+    monkeypatch.setattr(torchvision, "_published", lambda *_: published)
+    assert resolve("squeezenet1_1", weights=str(path), size=SIZE).labels == tuple(published.meta["categories"])
     dotted = torchvision._DOTTED.sub(r"\1\2", "features.denseblock1.denselayer12.norm.1.running_mean")
     assert dotted == "features.denseblock1.denselayer12.norm1.running_mean"
+    monkeypatch.undo()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     choices = [SimpleNamespace(url=f"https://x/a-{digits}.pth") for digits in ("0676ba61", digest[:8])]
     assert torchvision._published(path, choices) is choices[1]

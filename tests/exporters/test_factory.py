@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,15 @@ def drawn():
 class Networks:
     grey = staticmethod(lambda: Small(channels=1))
 
+class Branching(Small):
+    def forward(self, x):
+        return super().forward(x) * (1 if x.sum() > 0 else 2)
+
+def compiled(): return torch.compile(Small())
+def parallel(): return nn.DataParallel(torch.compile(Small()))
+def half(): return Small().half()
+def double(): return Small().double()
+
 made = Small()
 number = 3
 def fixed(): return Small()
@@ -79,6 +89,51 @@ def test_a_class_a_function_and_a_module(name: str) -> None:
     assert network.channels == 3
     assert network.preprocessing is None
     assert network.labels is None
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", ["compiled", "parallel"])
+def test_wrappers_are_taken_off(name: str, tmp_path: Path) -> None:
+    network = resolve(f"own_networks:{name}", size=SIZE)
+    module = sys.modules["own_networks"].Small()
+    assert network.origin["weights_sha256"] == weights_hash(module)
+    torch.save(module.state_dict(), tmp_path / "a.pth")
+    assert resolve(f"own_networks:{name}", weights="a.pth", size=SIZE).origin["weights_sha256"] == weights_hash(module)
+    assert resolve(getattr(sys.modules["own_networks"], name)().eval(), size=SIZE).channels == 3
+
+
+@pytest.mark.parametrize(("name", "kind"), [("half", "float16"), ("double", "float64")])
+def test_weights_of_another_precision(name: str, kind: str) -> None:
+    with pytest.raises(SourceError, match=f"; it has weights of {kind}, call its float\\(\\) first$"):
+        resolve(f"own_networks:{name}", size=SIZE)
+
+
+def test_a_network_that_looks_at_its_values(capfd: pytest.CaptureFixture[str]) -> None:
+    """PyTorch prints its graph; what is said of it is one line."""
+    with pytest.raises(SourceError, match="PyTorch could not export Branching at 32×40: ") as caught:
+        resolve("own_networks:Branching", size=SIZE)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_factory_finds_torchvision(tmp_path: Path) -> None:
+    """Also where its compiled operators do not load; in a fresh process, into which it has not been imported."""
+    text = "import torchvision\ndef make(): return torchvision.models.squeezenet1_1(weights=None, num_classes=4)\n"
+    (tmp_path / "own_vision.py").write_text(text, encoding="utf-8")
+    code = "from lmonnx.exporters.sources import resolve; resolve('own_vision:make', size=(64, 64))"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+
+
+def test_without_torchvision(tmp_path: Path) -> None:
+    """A factory that does not want it works; a name says what to install."""
+    without = "import sys; sys.modules['torchvision'] = None; from lmonnx.exporters.sources import resolve"
+    made = f"{without}; resolve('own_networks:fixed', size=(32, 32))"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", made], check=True, capture_output=True)
+    command = f"{without}; from lmonnx import cli; cli.main(['export', 'resnet18', '-o', 'out.onnx'])"
+    said = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    message = "networks by name need the package torchvision; install it with: pip install 'lmonnx[export]'"
+    assert said.stderr == f"error: {message}\n"
 
 
 def test_channels_are_those_of_the_first_convolution() -> None:
@@ -135,7 +190,11 @@ def test_a_factory_that_draws_its_weights_cannot_be_verified(tmp_path: Path) -> 
         ("own_networks:left", r"fails: SystemExit: 2 \(\S+own_networks\.py, line \d+\)"),
         ("own_networks:nothing", "gives a NoneType; it has to give a torch.nn.Module"),
         ("own_networks:number", "is a int, neither a torch.nn.Module nor something to call"),
-        ("own_networks:", "is neither a file nor a network"),
+        ("own_networks:", "is neither a file nor a network by name; .* own_networks:factory$"),
+        ("./own_networks.py:Small", "a function that makes one is own_networks:Small$"),
+        ("own_networks.py:Small", "a module is named without .py; write own_networks:Small$"),
+        ("a:b:c", "a function that makes one is package.module:factory$"),
+        ("", "the source is empty; name a network"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")

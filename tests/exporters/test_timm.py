@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,15 @@ def test_timms_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve(NAME, labels=("a",), size=SIZE)
 
 
-def test_a_file_has_timms_labels_if_it_has_its_classes(tmp_path: Path) -> None:
+def test_a_file_has_no_labels_of_timm(tmp_path: Path) -> None:
+    """A thousand classes are not ImageNet's for being as many."""
     torch.save(seeded(timm.create_model("test_resnet"), 3).state_dict(), tmp_path / "a.pth")
     network = resolve(NAME, weights=tmp_path / "a.pth", size=SIZE)
-    assert network.labels is not None
-    assert network.labels[207] == "golden retriever"
+    assert network.labels is None
+    assert network.preprocessing is not None
     assert network.origin["weights"] == "a.pth"
+    changed = resolve(NAME, weights=tmp_path / "a.pth", size=SIZE, preprocessing={"mean": (0.5,)})
+    assert changed.preprocessing == replace(network.preprocessing, mean=(0.5, 0.5, 0.5))
 
 
 def test_preprocessing_that_cannot_be_said_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +140,8 @@ def test_preprocessing_that_cannot_be_said_is_the_callers(monkeypatch: pytest.Mo
     monkeypatch.setattr(source, "preprocessing_of", lambda *_: None)
     given = Preprocessing(size=SIZE, interpolation="bicubic")
     assert resolve(NAME, weights="seed:0", size=SIZE).preprocessing is None
+    with pytest.raises(OptionError, match=r"crop='0\.9' is a part of .* give --mean and --std too"):
+        resolve(NAME, weights="seed:0", size=SIZE, preprocessing={"crop": "0.9"})
     network = resolve(NAME, weights="seed:0", preprocessing=given)
     assert network.preprocessing == given
     assert network.size == SIZE

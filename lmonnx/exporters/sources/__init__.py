@@ -40,10 +40,11 @@ class Kind:
     complete: bool = False
 
 
+FACTORY = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 #: A name is of the first of these kinds that it can be.
 KINDS = (
     Kind(lambda name: name.startswith(timm.PREFIX), timm.from_timm),
-    Kind(re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*").fullmatch, from_factory),
+    Kind(FACTORY.fullmatch, from_factory),
     Kind(lambda name: name in scenes.NAMES, scenes.from_scenes, complete=True),
     Kind(lambda name: name in torchvision.names(), torchvision.from_torchvision, complete=True),
 )
@@ -123,6 +124,8 @@ def _by_name(
     source: str, weights: str, classes: int | None, size: tuple[int, int] | None, given: dict[str, Any]
 ) -> Network:
     """The network of a name, with what the caller says of its images and classes where it does not bring that."""
+    if is_file(source):
+        raise SourceError(f"{source} holds weights and no network; name the network too: NAME --weights {source}")
     kind = next((kind for kind in KINDS if kind.means(source)), None)
     if kind is None:
         raise SourceError(_unknown(source))
@@ -142,12 +145,22 @@ def _by_name(
 
 def _unknown(source: str) -> str:
     """What is wrong with a name that means nothing."""
-    if is_file(source):
-        return f"{source} holds weights and no network; name the network too: NAME --weights {source}"
+    if not source.strip():
+        return "the source is empty; name a network, lmonnx models has the names, or a file"
     if os.path.exists(source):
         return f"{source} is not a file whose name ends in .onnx; only ONNX models are read"
-    others, prefixed = timm.names(), timm.PREFIX + source
-    near = close(source, [*scenes.NAMES, *torchvision.names()]) or close(prefixed, others)
-    near = prefixed if prefixed in others else near
+    if ":" in source:
+        return f"{source!r} is neither a file nor a network by name; a function that makes one is {_factory(source)}"
+    others = [name.removeprefix(timm.PREFIX) for name in timm.names()]
+    near = timm.PREFIX + source if source in others else close(source, [*scenes.NAMES, *torchvision.names()])
+    near = near or close(source, others, timm.PREFIX)
     hint = f"did you mean {near}?" if near else "lmonnx models has the names"
     return f"{source!r} is neither a file nor a network that is known by name; {hint}"
+
+
+def _factory(source: str) -> str:
+    """What a name with a colon may have meant."""
+    module, _, factory = source.partition(":")
+    module = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+    meant = f"{module or 'package.module'}:{factory or 'factory'}"
+    return meant if FACTORY.fullmatch(meant) else "package.module:factory"

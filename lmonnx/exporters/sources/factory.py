@@ -15,8 +15,9 @@ import torch
 
 from lmonnx.errors import OptionError, SourceError, WeightsError
 from lmonnx.exporters.sources.checkpoint import close, fill, is_pretrained
-from lmonnx.exporters.sources.module import DEFAULT_SIZE, from_module
+from lmonnx.exporters.sources.module import DEFAULT_SIZE, from_module, unwrapped
 from lmonnx.exporters.sources.network import Network
+from lmonnx.exporters.sources.torchvision import import_torchvision
 
 
 def from_factory(
@@ -39,6 +40,8 @@ def from_factory(
     """
     if is_pretrained(weights) and weights != "default":
         raise WeightsError(f"{source} has no weights {weights!r}; choose one of default, seed:N, a file (.pth, …)")
+    with contextlib.suppress(ImportError):  # a module that imports torchvision finds it, also where it needs help
+        import_torchvision()
     with _current_folder_importable():
         module = _made(source, _found(source), classes).eval()
     origin = {"weights": weights} if weights == "default" else fill(module, weights, size or DEFAULT_SIZE)
@@ -48,6 +51,8 @@ def from_factory(
 def _found(source: str) -> Any:
     """The object of the name."""
     name, _, path = source.partition(":")
+    if name.endswith(".py"):
+        raise SourceError(f"{source}: a module is named without .py; write {name.removesuffix('.py')}:{path}")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -72,7 +77,7 @@ def _made(source: str, found: Any, classes: int | None) -> torch.nn.Module:
     if isinstance(found, torch.nn.Module):
         if classes is not None:
             raise OptionError(f"{source} is a network already, and {classes} classes are asked for; name its class")
-        return found
+        return unwrapped(found)
     if not callable(found):
         raise SourceError(f"{source} is a {type(found).__name__}, neither a torch.nn.Module nor something to call")
     asked = {} if classes is None else {"num_classes": classes}
@@ -83,7 +88,7 @@ def _made(source: str, found: Any, classes: int | None) -> torch.nn.Module:
         raise SourceError(f"{source}, called with {call}, fails: {_line(error)}") from error
     if not isinstance(made, torch.nn.Module):
         raise SourceError(f"{source} gives a {type(made).__name__}; it has to give a torch.nn.Module")
-    return made
+    return unwrapped(made)
 
 
 def _line(error: BaseException) -> str:

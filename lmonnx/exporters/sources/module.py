@@ -24,6 +24,8 @@ from lmonnx.runtime.preprocessing import Preprocessing
 DEFAULT_SIZE = (224, 224)
 #: Numbers of channels that an image may have: grey, with an alpha, RGB, RGB with an alpha or near infrared.
 CHANNELS = (1, 2, 3, 4)
+#: Wrappers that compute what the module in this attribute of theirs does.
+_WRAPPED = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
 
 def from_module(
@@ -49,6 +51,7 @@ def from_module(
     Raises:
         SourceError: if it is in training mode, or PyTorch's exporter cannot follow it.
     """
+    module = unwrapped(module)
     if module.training:
         raise SourceError("the module is in training mode; call its eval() first")
     size = size or (preprocessing.size if preprocessing else DEFAULT_SIZE)
@@ -85,12 +88,25 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
             )
     except Exception as error:
         cause = next(line for line in [*str(error.__cause__ or error).splitlines(), type(error).__name__] if line)
+        remedy = _about_precision(module) or "try another size, or export it to ONNX yourself and give the file"
         raise SourceError(
-            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {cause.strip()}; "
-            "try another size, or export it to ONNX yourself and give the file"
+            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {cause.strip()}; {remedy}"
         ) from error
     assert program is not None
     return program.model
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The network that torch.compile or a data parallel wrapper has been put around, which computes the same."""
+    while isinstance(inner := getattr(module, _WRAPPED.get(type(module).__name__, ""), None), torch.nn.Module):
+        module = inner
+    return module
+
+
+def _about_precision(module: torch.nn.Module) -> str:
+    """What to do if a parameter is not of float32; empty if all are."""
+    kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()} - {torch.float32}
+    return f"it has weights of {kinds.pop()}, call its float() first".replace("torch.", "") if kinds else ""
 
 
 def channels_of(module: torch.nn.Module) -> int:
@@ -139,7 +155,8 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             warnings.simplefilter("ignore")
             yield
     finally:

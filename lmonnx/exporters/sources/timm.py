@@ -64,12 +64,11 @@ def from_timm(
     module = _built(name, full if pretrained else None, classes, config)
     size = size or config.input_size[1:]
     origin = {"weights": full} if pretrained else fill(module, weights, size)
-    known = not weights.startswith("seed:") and classes in (None, config.num_classes)
     return from_module(
         module,
         size=size,
         preprocessing=preprocessing_of(config, size),
-        labels=labels_of(config) if known else None,
+        labels=labels_of(config) if pretrained else None,
         origin={"kind": "timm", "name": source, **origin},
     )
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from lmonnx.errors import WeightsError
+from lmonnx.errors import MissingExtraError, WeightsError
 from lmonnx.exporters.sources.checkpoint import fill, is_file, is_pretrained, require_classes, restore
 from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
@@ -40,10 +40,15 @@ def import_torchvision() -> ModuleType:
     back at once, and nothing is declared in torch.
 
     Raises:
-        ImportError: if torchvision is not installed, or fails for any other reason.
+        MissingExtraError: if torchvision is not installed, or needs a package that is not.
+        ImportError: if it fails for any other reason.
     """
     try:
         return importlib.import_module("torchvision")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"networks by name need the package {error.name}; install it with: pip install 'lmonnx[export]'"
+        ) from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -61,6 +66,8 @@ def from_torchvision(
     classes: int | None = None,
 ) -> Network:
     """One of torchvision's image classifiers, in the form that it is served in with torchvision's weights.
+
+    It has torchvision's class names with torchvision's weights alone: by their name, or in a file of that hash.
 
     That is, without the auxiliary classifiers of GoogLeNet and Inception, and with these two turning the preset's
     normalisation into their own first (``transform_input``).
@@ -80,7 +87,8 @@ def from_torchvision(
     models = import_torchvision().models
     choices = models.get_model_weights(name)
     chosen = _chosen(name, weights, choices) if is_pretrained(weights) else None
-    preset = chosen or _published(pathlib.Path(weights), choices) or choices.DEFAULT
+    published = chosen or _published(pathlib.Path(weights), choices)
+    preset = published or choices.DEFAULT
     transforms, categories = preset.transforms(), tuple(preset.meta["categories"])
     if chosen is not None:
         require_classes(str(chosen), classes, len(categories))
@@ -96,7 +104,7 @@ def from_torchvision(
         module,
         size=size,
         preprocessing=_preprocessing(transforms, size),
-        labels=None if weights.startswith("seed:") or count != len(categories) else categories,
+        labels=categories if published and count == len(categories) else None,
         origin={"kind": "torchvision", "name": name, **origin},
     )
 
