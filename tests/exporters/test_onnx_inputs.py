@@ -127,6 +127,14 @@ def test_what_is_no_image_is_said(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out.onnx").exists()
 
 
+def test_an_open_batch_as_a_number(tmp_path: Path) -> None:
+    model = build((CONV, step("GlobalAveragePool", "0")), SHAPE, 13)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, tmp_path / "in.onnx")
+    assert lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx").verification is not None
+
+
 def test_a_batch_of_two_is_refused(tmp_path: Path) -> None:
     model = model_of()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2

@@ -253,7 +253,8 @@ def _decide_branches(given: Given, size: tuple[int, int]) -> None:
     """Leaves of every If whose condition is a constant the branch that is taken, for the lowering and the reference."""
     if not any(node.op_type == "If" and not node.domain for node in given.model.graph):
         return
-    rows, *_ = given.image.shape or ()
+    assert given.image.shape is not None
+    rows = given.image.shape[0]
     channels = extents(given.image)[3 if given.layout == "NHWC" else 1]
     given.image.shape = ir.Shape([rows, *((*size, channels) if given.layout == "NHWC" else (channels, *size))])
     fold(given.model)

@@ -54,7 +54,15 @@ def load(path: pathlib.Path) -> ir.Model:
             raise SourceError(
                 f"the output {value.name!r} of {path} is a {_kind(value)}, not a tensor; write the model without it"
             )
+    _open_extents(model.graph)
     return model
+
+
+def _open_extents(graph: ir.Graph) -> None:
+    """Extents of inputs and outputs of −1, as Paddle's converter writes them, are not known."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([None if isinstance(n, int) and n < 0 else n for n in value.shape])
 
 
 def external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
