@@ -32,6 +32,7 @@ BORDER_READERS = frozenset(
         "feature_dropout",
         "max_pool2d",
         "pad",
+        "permute",
         "sym_size",
     ]
 )

@@ -29,7 +29,8 @@ def transpose(x: Masked, order: Sequence[int]) -> Masked:
         raise RefusedError("it moves the batch axis")
     axes = tuple(sorted(order.index(axis) for axis in x.axes))
     tiles = x.tiles and tuple((order.index(block), order.index(inside)) for block, inside in x.tiles)
-    return Masked(x.data.permute(order), x.mask.permute(order), axes, tiles=tiles)
+    border = x.border and Border(tuple(x.border.pads[x.axes.index(order[axis])] for axis in axes), x.border.value)
+    return Masked(x.data.permute(order), x.mask.permute(order), axes, border, tiles=tiles)
 
 
 def squeeze(x: Masked, dims: Sequence[int]) -> Value:

@@ -21,7 +21,7 @@ from lmonnx.reference.onnx_elementwise import JOINS, POINTWISE
 Rule = Callable[..., Value | tuple[Value, ...]]
 
 # What passes a pending border on, because it is no operator at all or reads the border.
-BORDER_READERS = frozenset({"AveragePool", "Conv", "Dropout", "Identity", "MaxPool", "Pad", "Shape"})
+BORDER_READERS = frozenset({"AveragePool", "Conv", "Dropout", "Identity", "MaxPool", "Pad", "Shape", "Transpose"})
 
 # What removed positions of each operand are read as where the function is not finite everywhere: the
 # logarithm of a 0 that nobody reads would make every gradient NaN.

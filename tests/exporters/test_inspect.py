@@ -47,6 +47,7 @@ LACKING = {
     "Pad/no pixels": {"Pad": 1},
     "Concat/one operand": {"Identity": 1},
     "Transpose/NHWC input": {"Transpose": 1},
+    "Transpose/behind a Pad": {"Transpose": 2, "Pad": 1},
 }
 #: What is written as several operators or as another one: normalisations over space, a Pad that cuts, and what means
 #: SpaceToDepth or a dense layer over channels.

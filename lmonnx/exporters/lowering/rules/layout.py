@@ -11,18 +11,21 @@ from lmonnx.exporters.lowering.adaptive import adaptive_pool
 from lmonnx.exporters.lowering.registry import Refused, attributes, rule, unpadded
 from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
-from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.ops.masked import Border, Masked
 
 
 @rule("Transpose")
 def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
-    """Data and mask are permuted alike; a permutation of a permutation is one, or none."""
-    x = unpadded(x)
+    """Data, mask and a pending border are permuted alike; a permutation of a permutation is one, or none."""
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
     axes = tuple(sorted(map(perm.index, x.axes)))
     if perm[0] != 0:
         raise adaptive_pool(node) or Refused("it moves the batch axis", debris=True)
-    return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes)
+    border = x.border
+    if border is not None:
+        pads = tuple(border.pads[x.axes.index(perm[axis])] for axis in axes)
+        border = Border(pads, border.value)
+    return x.but(data=permuted(op, x.data, perm), mask=permuted(op, x.mask, perm), axes=axes, border=border)
 
 
 def permuted(op: Op, value: ir.Value, perm: Sequence[int]) -> ir.Value:
