@@ -40,7 +40,7 @@ def explain(
         samples: passes of the network, the first with nothing masked.
         segments: superpixels aimed at.
         seed: of the random choice of masks.
-        batch_size: masks per pass.
+        batch_size: masks per pass. A graph whose batch is fixed takes its own.
         paint: for comparison, how other tools remove segments: they are painted with this grey, 0 … 255, in the
             photograph, and nothing is masked. ``None`` masks.
 
@@ -75,7 +75,7 @@ def explain(
         weights=fitted.weights,
         intercept=fitted.intercept,
         score=fitted.score,
-        settings=_settings(samples, segments, seed, batch_size, paint),
+        settings=_settings(samples, segments, seed, runner.batch or batch_size, paint),
         provenance=_provenance(runner, photo, pixels),
     )
 

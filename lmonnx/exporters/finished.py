@@ -65,7 +65,9 @@ def verify(
     _require_contract(runner, network)
     verification = prove(runner, network, rules)
     if not verification.passed:
-        raise VerificationError(f"{runner.path} and the reference of its source differ\n{verification}")
+        pair = f"{runner.path} and the reference of its source"
+        head = f"{pair} differ" if verification.differs else f"float32 cannot tell whether {pair} agree"
+        raise VerificationError(f"{head}\n{verification}")
     return verification
 
 

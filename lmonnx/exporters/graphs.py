@@ -25,6 +25,15 @@ def constant_for(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
+FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def weights_with(model: ir.Model, what: np.ufunc) -> list[str]:
+    """Names of the floating initializers of which ``what``, such as ``np.isnan``, holds anywhere."""
+    tensors = ((name, value.const_value) for name, value in model.graph.initializers.items())
+    return [name for name, x in tensors if x is not None and x.dtype in FLOATING and what(x.numpy()).any()]
+
+
 def take_over(value: ir.Value, node: ir.Node) -> None:
     """Lets the output of ``node``, which reads ``value`` first, stand wherever ``value`` did, under its name."""
     output = node.outputs[0]

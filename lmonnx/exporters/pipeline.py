@@ -7,17 +7,20 @@ import os
 import pathlib
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir.passes.common as passes
 import torch
 
 from lmonnx.errors import OptionError, VerificationError
 from lmonnx.exporters.forms import require_pixels, written
-from lmonnx.exporters.lowering.engine import lower
+from lmonnx.exporters.graphs import weights_with
+from lmonnx.exporters.lowering.engine import Lowered, lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.opsets import require_opset
 from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
 from lmonnx.exporters.proof import CEILINGS, Verification, prove
-from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.sources import Network, resolve
+from lmonnx.exporters.sources.checkpoint import some
 from lmonnx.exporters.sources.described import Said
 from lmonnx.exporters.trace import trace
 from lmonnx.masking import MaskRules
@@ -116,14 +119,24 @@ def export(
             return Export(destination, None)
         verification = prove(Runner(temporary, provider="cpu"), network, rules)
         if not verification.passed:
-            least = TRACED * CEILINGS[network.precision]
-            where = next((step for step in trace(lowered, network, rules) if step.difference > least), None)
-            raise VerificationError(
-                f"graph and reference differ; nothing was published\n{verification}\n"
-                f"first node that differs: {where or 'none of those that both have'}"
-            )
+            raise VerificationError(_failure(verification, lowered, network, rules))
         stamp(dataclasses.replace(contract, verified=verification.summary()), temporary)
     return Export(destination, verification)
+
+
+def _failure(verification: Verification, lowered: Lowered, network: Network, rules: MaskRules) -> str:
+    """What an export says whose proof does not hold: the table, and where to look."""
+    boundless = weights_with(network.graph, np.isinf)
+    where = f"the weights hold infinity: {some(boundless)}" if boundless else ""
+    if not verification.differs:
+        head = "float32 cannot tell whether graph and reference agree"
+        where = where or "its values grow beyond what float32 tells apart; check the weights"
+    else:
+        head = "graph and reference differ"
+        least = TRACED * CEILINGS[network.precision]
+        first = next((step for step in trace(lowered, network, rules) if step.difference > least), None)
+        where = where or f"first node that differs: {first or 'none of those that both have'}"
+    return f"{head}; nothing was published\n{verification}\n{where}"
 
 
 def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

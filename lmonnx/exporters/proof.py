@@ -89,6 +89,11 @@ class Verification:
         return ends and 2 * len(told) > len(self.rows) and all(row.difference <= self.tolerance for row in told)
 
     @property
+    def differs(self) -> bool:
+        """Whether a difference is too large. A proof that does not hold may also be one that tells too little."""
+        return any(row.verdict(self.tolerance) not in ("ok", UNDECIDED) for row in self.rows)
+
+    @property
     def largest(self) -> float:
         """The largest difference of those that float32 can tell, of those allowed if it tells none; NaN if any is."""
         rows = [row for row in self.rows if row.decided] or [

@@ -202,8 +202,9 @@ def test_a_fixed_batch_is_all_that_onnxruntime_meets(
     runner.run(encoded(runner, crops[:2]), masks[:2])
     runner.probabilities(encoded(runner, crops[:1]), masks, batch_size=5)
     runner.predict(crops[0], [mask[0] for mask in masks[:4]])
+    assert explain(runner, crops[0], samples=4, segments=4).settings["batch_size"] == 3
     assert set(spy.shapes) == {((3, 3, *SIZE), (3, 1, *SIZE))}
-    assert len(spy.shapes) == 3 + 1 + 3 + 2
+    assert len(spy.shapes) == 3 + 1 + 3 + 2 + 2
 
 
 def test_every_value_has_the_fixed_batch(exported: Exported) -> None:

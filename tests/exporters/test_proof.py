@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
+import lmonnx
+from lmonnx.errors import VerificationError, WeightsError
 from lmonnx.exporters.proof import UNDECIDED, Row, Verification
+from tests.cases import w
+from tests.graphs import build, step
 
 GOOD, WRONG, NOISE = Row("good", 1e-6, 1e-6), Row("wrong", 1e-3, 1e-6), Row("noise", 5.0, 4.0)
 BROKEN = Row("not finite", np.nan, 4.0)
@@ -27,5 +34,42 @@ BROKEN = Row("not finite", np.nan, 4.0)
 def test_a_proof_holds_if_all_that_can_be_told_is_right(rows: tuple[Row, ...], passed: bool) -> None:
     verification = Verification(rows, 1e-4, "aten")
     assert verification.passed is passed
+    assert verification.differs is bool({WRONG, BROKEN} & set(rows))
     assert verification.summary()["undecided"] == [row.name for row in rows if row is NOISE]
     assert (UNDECIDED in str(verification)) is (NOISE in rows)
+
+
+def changed(path: Path, value: float, *between: str) -> Path:
+    """A network with one weight of that value, and operators that take and give back 1e9 between its halves."""
+    weight = w(4, 3, 3, 3)
+    weight[1, 2, 0, 1] = value
+    noise = [step(operator, str(i), np.array(1e9)) for i, operator in enumerate(between)]
+    last = len(noise)
+    head = step("GlobalAveragePool", str(last)), step("Flatten", str(last + 1))
+    onnx.save(build((step("Conv", "x", weight), *noise, *head), (3, 24, 24), 18), path)
+    return path
+
+
+def test_nan_in_the_weights_is_said_at_once(tmp_path: Path) -> None:
+    for verify in (True, False):
+        with pytest.raises(WeightsError, match="the weights hold NaN: constant0_1; give others"):
+            lmonnx.export(changed(tmp_path / "in.onnx", np.nan), tmp_path / "out.onnx", verify=verify)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.onnx"]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_proof_that_fails_says_which_weights_are_infinite(tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match=r"FAILED.*\n(.*\n)*the weights hold infinity: constant0_1$"):
+        lmonnx.export(changed(tmp_path / "in.onnx", np.inf), tmp_path / "out.onnx")
+
+
+def test_a_proof_that_tells_nothing_is_not_one_that_finds_a_difference(tmp_path: Path) -> None:
+    path = changed(tmp_path / "in.onnx", 0.5, "Add", "Sub")
+    with pytest.raises(VerificationError) as caught:
+        lmonnx.export(path, tmp_path / "out.onnx")
+    first, *_, last = str(caught.value).splitlines()
+    assert first == "float32 cannot tell whether graph and reference agree; nothing was published"
+    assert last == "its values grow beyond what float32 tells apart; check the weights"
+    lmonnx.export(path, tmp_path / "out.onnx", verify=False)
+    with pytest.raises(VerificationError, match=r"^float32 cannot tell whether .*out\.onnx and the reference of its"):
+        lmonnx.verify(tmp_path / "out.onnx", path)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from lmonnx.errors import OptionError, SourceError
+from lmonnx.errors import OptionError, SourceError, WeightsError
+from lmonnx.exporters.graphs import weights_with
 from lmonnx.exporters.sources import scenes, timm, torchvision
-from lmonnx.exporters.sources.checkpoint import close, is_file, is_pretrained
+from lmonnx.exporters.sources.checkpoint import close, is_file, is_pretrained, some
 from lmonnx.exporters.sources.described import Said, described
 from lmonnx.exporters.sources.factory import from_factory
 from lmonnx.exporters.sources.module import DEFAULT_SIZE, from_module
@@ -77,6 +79,7 @@ def resolve(
 
     Raises:
         SourceError: if there is no such network.
+        WeightsError: if it cannot have the weights asked for, or they hold NaN.
         OptionError: if an option does not apply to this kind of source.
     """
     weights = os.fspath(weights)
@@ -87,12 +90,17 @@ def resolve(
         described(preprocessing, Preprocessing(size=asked or DEFAULT_SIZE), asked or DEFAULT_SIZE, str(source))
     if isinstance(source, str) and not source.endswith(".onnx"):
         _require(size, preprocessing, image_input=image_input)
-        return _by_name(source, weights, classes, asked, given)
-    _require(size, preprocessing, weights=None if weights == "default" else weights, classes=classes)
-    if isinstance(source, torch.nn.Module):
-        _require(size, preprocessing, image_input=image_input)
-        return _with(from_module(source, size=asked), given, "the module")
-    return _with(from_onnx(pathlib.Path(source), size=asked, image_input=image_input), given, str(source))
+        network = _by_name(source, weights, classes, asked, given)
+    else:
+        _require(size, preprocessing, weights=None if weights == "default" else weights, classes=classes)
+        if isinstance(source, torch.nn.Module):
+            _require(size, preprocessing, image_input=image_input)
+            network = _with(from_module(source, size=asked), given, "the module")
+        else:
+            network = _with(from_onnx(pathlib.Path(source), size=asked, image_input=image_input), given, str(source))
+    if names := weights_with(network.graph, np.isnan):
+        raise WeightsError(f"the weights hold NaN: {some(names)}; give others, or train again from before")
+    return network
 
 
 def _with(network: Network, given: dict[str, Any], source: str) -> Network:

@@ -146,7 +146,7 @@ def restore(
     if missing or unexpected or differing:
         shapes = [f"{name} {_kind(found[name])} instead of {_kind(own[name])}" for name in differing]
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        listed = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names)
+        listed = "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names)
         remedy = "" if missing or unexpected else _classes(found, own, differing)
         raise WeightsError(
             f"{where} does not hold the weights of this network: {listed}; "
@@ -190,7 +190,8 @@ def _kind(value: Any) -> str:
     return shape if value.is_floating_point() else f"{shape} {str(value.dtype).removeprefix('torch.')}"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of the names as text, and how many more there are."""
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 

@@ -254,9 +254,10 @@ def _decide_branches(given: Given, size: tuple[int, int]) -> None:
     if not any(node.op_type == "If" and not node.domain for node in given.model.graph):
         return
     assert given.image.shape is not None
-    rows = given.image.shape[0]
     channels = extents(given.image)[3 if given.layout == "NHWC" else 1]
-    given.image.shape = ir.Shape([rows, *((*size, channels) if given.layout == "NHWC" else (channels, *size))])
+    given.image.shape = ir.Shape(
+        [given.image.shape[0], *((*size, channels) if given.layout == "NHWC" else (channels, *size))]
+    )
     fold(given.model)
 
 
