@@ -117,7 +117,10 @@ def export(
         write(model, contract, temporary)
         if not verify:
             return Export(destination, None)
-        verification = prove(Runner(temporary, provider="cpu"), network, rules)
+        try:
+            verification = prove(Runner(temporary, provider="cpu"), network, rules)
+        except VerificationError as error:
+            raise VerificationError("; ".join(filter(None, (str(error), _infinite(network))))) from error
         if not verification.passed:
             raise VerificationError(_failure(verification, lowered, network, rules))
         stamp(dataclasses.replace(contract, verified=verification.summary()), temporary)
@@ -126,8 +129,7 @@ def export(
 
 def _failure(verification: Verification, lowered: Lowered, network: Network, rules: MaskRules) -> str:
     """What an export says whose proof does not hold: the table, and where to look."""
-    boundless = weights_with(network.graph, np.isinf)
-    where = f"the weights hold infinity: {some(boundless)}" if boundless else ""
+    where = _infinite(network)
     if not verification.differs:
         head = "float32 cannot tell whether graph and reference agree"
         where = where or "its values grow beyond what float32 tells apart; check the weights"
@@ -137,6 +139,12 @@ def _failure(verification: Verification, lowered: Lowered, network: Network, rul
         first = next((step for step in trace(lowered, network, rules) if step.difference > least), None)
         where = where or f"first node that differs: {first or 'none of those that both have'}"
     return f"{head}; nothing was published\n{verification}\n{where}"
+
+
+def _infinite(network: Network) -> str:
+    """The weights that hold infinity, as text; a network may mean them, so nobody is told if all goes well."""
+    names = weights_with(network.graph, np.isinf)
+    return f"the weights hold infinity: {some(names)}" if names else ""
 
 
 def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:

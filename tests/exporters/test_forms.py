@@ -190,6 +190,9 @@ class Spy:
         self.shapes.append((feeds["image"].shape, feeds["mask"].shape))
         return self.session.run(names, feeds)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
 
 def test_a_fixed_batch_is_all_that_onnxruntime_meets(
     exported: Exported, crops: np.ndarray, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch

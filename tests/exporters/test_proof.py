@@ -13,6 +13,7 @@ from lmonnx.errors import VerificationError, WeightsError
 from lmonnx.exporters.proof import UNDECIDED, Row, Verification
 from tests.cases import w
 from tests.graphs import build, step
+from tests.mutations import one_ring_fewer
 
 GOOD, WRONG, NOISE = Row("good", 1e-6, 1e-6), Row("wrong", 1e-3, 1e-6), Row("noise", 5.0, 4.0)
 BROKEN = Row("not finite", np.nan, 4.0)
@@ -59,8 +60,24 @@ def test_nan_in_the_weights_is_said_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_a_proof_that_fails_says_which_weights_are_infinite(tmp_path: Path) -> None:
-    with pytest.raises(VerificationError, match=r"FAILED.*\n(.*\n)*the weights hold infinity: constant0_1$"):
+    with pytest.raises(VerificationError, match=r"nothing to compare; the weights hold infinity: constant0_1$"):
         lmonnx.export(changed(tmp_path / "in.onnx", np.inf), tmp_path / "out.onnx")
+
+
+def test_a_proof_that_fails_for_some_masks_says_which_weights_are_infinite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = changed(tmp_path / "in.onnx", 0.5, "Max")
+    model = onnx.load(path)
+    model.graph.node[1].op_type = "Clip"
+    model.graph.node[1].input.append("bound")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.inf, np.float32), "bound"))
+    model.graph.node[1].input[1] = ""
+    onnx.save(model, path)
+    assert lmonnx.export(path, tmp_path / "out.onnx").verification  # a bound may be infinite
+    one_ring_fewer(monkeypatch)
+    with pytest.raises(VerificationError, match=r"FAILED\n(.*\n)*the weights hold infinity: bound$"):
+        lmonnx.export(path, tmp_path / "out.onnx")
 
 
 def test_a_proof_that_tells_nothing_is_not_one_that_finds_a_difference(tmp_path: Path) -> None:
