@@ -26,27 +26,32 @@ if TYPE_CHECKING:
     from lmonnx.exporters import Inspection
 
 FILE = click.Path(path_type=pathlib.Path)
+#: The size of a graph that takes images of any.
+DYNAMIC = "dynamic"
 #: The options of export that say how photographs become images.
 DESCRIBES = ("crop", "interpolation", "mean", "std", "scale", "channel_order")
 
 
 class _Numbers(click.ParamType[Any]):
-    """Numbers separated by commas, of which there may be so many; ``repeated`` makes one number as many as most."""
+    """Numbers separated by commas, of which there may be so many; ``repeated`` makes one number as many as most.
 
-    def __init__(self, kind: type[int] | type[float], *counts: int, repeated: bool = False) -> None:
-        self.kind, self.counts, self.repeated = kind, counts, repeated
+    One ``word`` may stand in their place.
+    """
+
+    def __init__(self, kind: type[int] | type[float], *counts: int, repeated: bool = False, word: str = "") -> None:
+        self.kind, self.counts, self.repeated, self.word = kind, counts, repeated, word
         self.name = ",".join(["N"] * counts[-1])
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        """The numbers."""
-        if isinstance(value, tuple):
-            return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...] | str:
+        """The numbers, or the word."""
+        if isinstance(value, tuple) or (self.word and value == self.word):
+            return value  # type: ignore[no-any-return]
         try:
             numbers = tuple(self.kind(part) for part in value.split(","))
         except ValueError:
             numbers = ()
         if len(numbers) not in self.counts:
-            self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
+            self.fail(f"{value!r} is not of the form {self.name}{self.word and f', nor {self.word}'}", param, ctx)
         return numbers * self.counts[-1] if self.repeated and len(numbers) == 1 else numbers
 
 
@@ -103,9 +108,9 @@ def main() -> None:
 )
 @click.option(
     "--size",
-    type=_Numbers(int, 1, 2, repeated=True),
-    metavar="SIDE|HEIGHT,WIDTH",
-    help="Of the image, in pixels. [default: what SOURCE says, or 224]",
+    type=_Numbers(int, 1, 2, repeated=True, word=DYNAMIC),
+    metavar="SIDE|HEIGHT,WIDTH|dynamic",
+    help="Of the image, in pixels; dynamic takes images of any size. [default: what SOURCE says, or 224]",
 )
 @click.option(
     "--rules",

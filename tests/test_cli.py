@@ -68,6 +68,23 @@ def test_export_then_explain(folder: Path) -> None:
     assert re.match(r"(one|two|three|four|five) \(\d+\.\d%\)", explained.output)
 
 
+def test_any_size(folder: Path) -> None:
+    model = onnx.load("mobilenet.onnx")
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.Clear()
+    del model.graph.value_info[:]
+    onnx.save(model, "open.onnx")
+    exported = run("export open.onnx -o masked.onnx --size dynamic --crop 0.875 --mean 0.5 --std 0.5")
+    assert exported.exit_code == 0, exported.output
+    assert re.search(r"16 px patches, 169×169 +\S+ +\S+ +ok\n", exported.output)
+    inspected = run("inspect masked.onnx")
+    assert "[images, 3, height, width]" in inspected.output
+    assert "short side resized to 256, centre crop 224×224" in inspected.output
+    assert run("predict masked.onnx photo.jpg").exit_code == 0
+    assert run("verify masked.onnx --against open.onnx").exit_code == 0
+    assert "'any' is not of the form N,N, nor dynamic" in run("export open.onnx -o out.onnx --size any").output
+
+
 def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_ring_fewer(monkeypatch)
     result = run(EXPORT)
@@ -106,6 +123,7 @@ def test_a_failed_proof_prints_the_table(folder: Path, monkeypatch: pytest.Monke
         ("export mobilenet.onnx -o out.onnx --rules concat=most", "choose one of all, any, majority"),
         ("export mobilenet.onnx -o out.onnx --labels none.txt", "cannot read the labels in none.txt"),
         ("export mobilenet.onnx -o out.onnx --size 32", "made for 64×64"),
+        ("export mobilenet.onnx -o out.onnx --size dynamic", "made for images of 64×64 pixels; leave --size out"),
         ("export mobilenet.onnx -o no/folder/out.onnx", "cannot write to no/folder"),
         ("explain mobilenet.onnx photo.jpg -o out", "not a graph exported by lmonnx"),
         ("explain missing.onnx photo.jpg -o out", "there is no such file"),

@@ -10,8 +10,9 @@ import onnx_ir as ir
 from lmonnx.errors import SourceError
 from lmonnx.exporters.graphs import constant_for
 from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, attributes
-from lmonnx.exporters.ops.builder import extents
+from lmonnx.exporters.ops.builder import extents, sides
 
+FIXED = "export with a fixed size"
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
 
@@ -56,8 +57,9 @@ def _same_pads(settings: dict[str, tuple[int, ...]], space: tuple[int | None, ..
     for extent, kernel, stride, dilation in zip(
         space, settings["kernel_shape"], settings["strides"], dilations, strict=True
     ):
-        if extent is None:
-            raise SourceError("auto_pad needs a known height and width; export with a fixed size")
+        if extent is None and stride > 1:
+            raise SourceError(f"auto_pad SAME with strides needs a known height and width; {FIXED}")
+        extent = extent or 1  # of stride 1 the pads are those of any extent
         windows = -(-extent // stride)
         total = max(0, (windows - 1) * stride + dilation * (kernel - 1) + 1 - extent)
         small, large = total // 2, total - total // 2
@@ -74,11 +76,13 @@ def _scalar_bounds(node: ir.Node) -> None:
 
 
 def _explicit_squeeze(node: ir.Node) -> None:
-    """The axes of a Squeeze that names none: all of extent 1 but the batch."""
+    """The axes of a Squeeze that names none: all of extent 1 but the batch, which no single axis is."""
     (x, *axes) = node.inputs
     if x is None or x.shape is None or any(axis is not None for axis in axes):
         return
-    ones = [axis for axis, extent in enumerate(extents(x)) if axis and extent == 1]
+    if None in extents(x)[1:]:
+        raise SourceError(f"Squeeze {node.name!r} names no axes and its map has open extents; {FIXED}")
+    ones = [axis for axis, extent in enumerate(extents(x)) if (axis or len(extents(x)) == 1) and extent == 1]
     node.resize_inputs(2)
     node.replace_input_with(1, constant_for(node, "axes", np.array(ones, np.int64)))
 
@@ -142,5 +146,21 @@ def _taken_apart(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, ir.Node]]:
         assert scale is not None and bias is not None  # noqa: PT018
         ones = np.array_equal(scale.const_value.numpy(), np.ones(extents(scale)))  # type: ignore[union-attr]
         zeros = not bias.const_value.numpy().any()  # type: ignore[union-attr]
-        if whole is not None and ones and zeros and extents(whole) == extents(back) and len(extents(x)) == 3:  # type: ignore[arg-type]
+        if whole is not None and ones and zeros and len(extents(x)) == 3 and _restored(instance, whole, back):  # type: ignore[arg-type]
             yield instance, before, users[0]
+
+
+def _restored(instance: ir.Node, whole: ir.Value, back: ir.Value) -> bool:
+    """Whether ``back`` has the shape of ``whole``, but for the batch.
+
+    Raises:
+        SourceError: if that depends on open extents.
+    """
+    if len(sides(whole)) != len(sides(back)):
+        return False
+    pairs = list(zip(sides(whole)[1:], sides(back)[1:], strict=True))
+    if any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int)):
+        return False
+    if any(a != b or a is None for a, b in pairs) or extents(instance.inputs[0])[1] is None:  # type: ignore[arg-type]
+        raise SourceError(f"whether {instance.op_type} {instance.name!r} is a group norm is not known; {FIXED}")
+    return True

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from lmonnx.exporters.normalise import infer_shapes
+from lmonnx.exporters.normalise import OPEN, infer_shapes
 
 Formula: TypeAlias = Callable[[ir.Node], int]
 
@@ -43,14 +43,15 @@ def cost_of(node: ir.Node) -> Cost:
     return Cost(1, _known(OPERATIONS.get(node.op_type, _unknown), node), _known(_moved, node))
 
 
-def one_row(model: ir.Model) -> None:
+def one_row(model: ir.Model, size: tuple[int, int] | None = None) -> None:
     """Gives the values of ``model`` the shapes that they have for a batch of 1, in place.
 
-    Where inference fails they stay unknown, and so does what they cost.
+    Open height and width become those of ``size``. Where inference fails they stay unknown, and so does what they cost.
     """
+    known = dict(zip(OPEN, size, strict=True)) if size else {}
     for value in model.graph.inputs:
         if value.shape is not None:
-            value.shape = ir.Shape([1, *value.shape[1:]])
+            value.shape = ir.Shape([1, *(known.get(str(side), side) for side in value.shape[1:])])
     for node in model.graph:
         for value in node.outputs:
             value.shape = None

@@ -58,6 +58,7 @@ def verify(
         source,
         weights=weights or _recorded_weights(runner, source),
         size=runner.size,
+        dynamic=runner.contract.form.size is not None,
         classes=None if _is_file(source) or isinstance(source, torch.nn.Module) else _recorded(runner, "classes", int),
         image_input=_recorded(runner, "image_input", str) if _is_file(source) else None,
     )

@@ -133,7 +133,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """
     description = describe(path)
     try:
-        model = _read(path)
+        model = _read(path, description.contract.form.size)
         anatomy = dissect(model.graph)
     except ModelError as error:
         raise ModelError(f"{description.path}: {error}") from error
@@ -151,7 +151,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
-def _read(path: str | os.PathLike[str]) -> ir.Model:
+def _read(path: str | os.PathLike[str], size: tuple[int, int] | None) -> ir.Model:
     """The model with the shapes of one image under one mask.
 
     Raises:
@@ -159,7 +159,7 @@ def _read(path: str | os.PathLike[str]) -> ir.Model:
     """
     try:
         model = ir.load(path)
-        one_row(model)
+        one_row(model, size)
     except Exception as error:  # protobuf, onnx and onnx_ir each have their own
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(f"the graph cannot be read: {line}; {REMEDY}") from error

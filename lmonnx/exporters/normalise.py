@@ -24,19 +24,22 @@ from lmonnx.exporters.lowering.registry import BATCH, known
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
 from lmonnx.exporters.upgrade import OPSET, opset_of, upgrade
 
-__all__ = ["OPSET", "fold", "infer_shapes", "inlined", "normalise"]
+__all__ = ["OPEN", "OPSET", "fold", "infer_shapes", "inlined", "normalise"]
 
 #: Elements up to which constant expressions are computed beforehand: enough for weight standardisation.
 FOLD_LIMIT = 2**26
+#: What an open height and an open width are called.
+OPEN = ("height", "width")
 
 
-def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
+def normalise(model: ir.Model, size: tuple[int, int] | None, layout: str, *, named: bool = False) -> ir.Model:
     """A canonical copy of ``model``; the original stays as it is, and both share their weights.
 
     Args:
         model: any ONNX model with one input that is not an initializer.
-        size: height and width of the image in pixels.
+        size: height and width of the image in pixels; None leaves them open.
         layout: ``"NCHW"`` or ``"NHWC"``, of the image input.
+        named: of a model with open height and width: its shapes hold, and open extents of one name are equal.
 
     Raises:
         SourceError: if the model cannot be brought to an opset that the lowering writes, or its batch not freed.
@@ -45,13 +48,15 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
     opset_of(model)
     (image,) = model.graph.inputs
     fixed = batch.is_fixed(image)
-    _set_size(model, size, layout, 1 if fixed else BATCH)
+    sides = size or OPEN
+    if not named:
+        _set_size(model, sides, layout, 1 if fixed else BATCH)
     infer_shapes(model)
     upgrade(model)
     if fixed:
         fold(model)
         batch.free(model.graph)
-        _set_size(model, size, layout, BATCH)
+        _set_size(model, sides, layout, BATCH)
     fold(model)
     for step in (
         passes.AddDefaultAttributesPass(),
@@ -65,6 +70,8 @@ def normalise(model: ir.Model, size: tuple[int, int], layout: str) -> ir.Model:
         canonicalise(model.graph)
         rewrite(model, pattern_rewrite_rules=RewriteRuleSet([fuse_batchnorm_into_conv_rule]))
         passes.NameFixPass()(model)
+        if size is None:
+            _forget_names(model, all_=not named)
         infer_shapes(model)
         batch.require_free(model.graph)
         recognise_group_norms(model.graph)
@@ -120,7 +127,23 @@ def _whether(node: ir.Node) -> bool | None:
     return True if shape is not None and shape.prod() <= FOLD_LIMIT else None
 
 
-def _set_size(model: ir.Model, size: tuple[int, int], layout: str, rows: int | str) -> None:
+def _forget_names(model: ir.Model, *, all_: bool) -> None:
+    """Forgets open extents, all of them or those that inference has named.
+
+    Names are to be those of one inference, in which equal ones are equal extents.
+    """
+    for value in (value for node in model.graph.all_nodes() for value in node.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [None if not isinstance(side, int) and (all_ or _inferred(side)) else side for side in value.shape]
+            )
+
+
+def _inferred(side: ir.SymbolicDim) -> bool:
+    return side.value is None or side.value.startswith("unk__")
+
+
+def _set_size(model: ir.Model, size: tuple[int, int] | tuple[str, str], layout: str, rows: int | str) -> None:
     """Fixes height and width and sets the batch; shapes inferred for other sizes are forgotten."""
     (image,) = model.graph.inputs
     channels = extents(image)[1 if layout == "NCHW" else 3]

@@ -6,14 +6,17 @@ import dataclasses
 import os
 import pathlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
 
-from lmonnx.errors import OptionError, VerificationError
+from lmonnx.errors import OptionError, SourceError, VerificationError
 from lmonnx.exporters.forms import require_pixels, written
 from lmonnx.exporters.graphs import weights_with
+from lmonnx.exporters.lowering.adaptive import least_side
 from lmonnx.exporters.lowering.engine import Lowered, lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.opsets import require_opset
@@ -50,7 +53,7 @@ def export(
     *,
     weights: str | os.PathLike[str] = "default",
     classes: int | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | tuple[int, int] | Literal["dynamic"] | None = None,
     rules: MaskRules | None = None,
     verify: bool = True,
     preprocessing: Said | None = None,
@@ -70,6 +73,8 @@ def export(
         weights: for names: ``"default"``, the name of weights, ``"seed:N"``, or a file.
         classes: for names, with a seed or a file: the number of classes.
         size: height and width of the image in pixels, or one number for both; the source's own by default.
+            ``"dynamic"`` leaves both open: the graph takes images of any size. It is proven at the source's own size
+            and two others, and photographs are brought to the first.
         rules: the mask rules; the defaults if None.
         verify: run the proof, and publish only if it holds. Without it the metadata says so.
         preprocessing: how photographs become images, for networks that do not say; names with published weights do.
@@ -90,7 +95,7 @@ def export(
         PublishError: if the destination cannot be written.
         OptionError: if an option has a value that is not allowed.
     """
-    rules, form = rules or MaskRules(), Form(image=image, batch=batch, softmax=softmax)
+    rules, form, dynamic = rules or MaskRules(), Form(image=image, batch=batch, softmax=softmax), size == "dynamic"
     if opset is not None:
         require_opset(opset)
     destination = pathlib.Path(path)
@@ -103,6 +108,7 @@ def export(
             weights=weights,
             classes=classes,
             size=sides,
+            dynamic=dynamic,
             preprocessing=preprocessing,
             labels=labels,
             image_input=image_input,
@@ -110,7 +116,11 @@ def export(
         prepared = network.preprocessing and network.preprocessing.for_channels(network.channels)
         network = dataclasses.replace(network, preprocessing=prepared)
         require_pixels(form, prepared)
-        lowered = lower(normalise(network.graph, network.size, network.layout), rules, layout=network.layout)
+        named = dynamic and network.front_end == "aten"
+        plain = normalise(network.graph, None if dynamic else network.size, network.layout, named=named)
+        if network.smallest is not None:
+            form = dataclasses.replace(form, size=network.size, smallest=_smallest(plain.graph, network))
+        lowered = lower(plain, rules, layout=network.layout)
         passes.RemoveUnusedNodesPass()(lowered.model)
         model = written(lowered.model, form, opset, prepared)
         contract = contract_of(network, model, rules, {"passed": None}, form, data_of(model, temporary))
@@ -147,14 +157,28 @@ def _infinite(network: Network) -> str:
     return f"the weights hold infinity: {some(names)}" if names else ""
 
 
-def _sides(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Height and width.
+def _smallest(graph: ir.Graph, network: Network) -> int:
+    """Pixels a side from which on a graph is the network and its windows fit into their maps.
+
+    Raises:
+        SourceError: if that is not so at the network's own size.
+    """
+    fitting = least_side(graph, min(network.size))
+    if fitting is None:
+        raise SourceError(f"a window is larger than its map at {network.size}; export with a fixed size")
+    return max(network.smallest or 1, fitting)
+
+
+def _sides(size: int | tuple[int, int] | str | None) -> tuple[int, int] | None:
+    """Height and width; None where the source says them.
 
     Raises:
         OptionError: if they are not positive whole numbers.
     """
-    if size is None:
+    if size is None or size == "dynamic":
         return None
+    if isinstance(size, str):
+        raise OptionError(f"size={size!r} is neither a number of pixels nor 'dynamic'")
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise OptionError(f"size={size!r} is not a number of pixels, or (height, width)")

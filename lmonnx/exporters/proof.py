@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmonnx.errors import VerificationError
+from lmonnx.errors import SourceError, VerificationError
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.form import Form
@@ -27,6 +27,8 @@ CEILINGS = {"float32": CEILING, "float16": 0.3, "int8": 0.3}
 #: Probabilities below this are not told apart; float32 holds them to 1e-38.
 LEAST = 1e-30
 ROWS_AT_ONCE = 4
+#: Masks of the suite that a graph of any size is tried with at other sizes; nothing removed is the first.
+SHORT = ("all True", "all False", "16 px patches")
 UNDECIDED = "float32 cannot tell"
 NOT_FINITE = "FAILED: the network itself gives NaN or infinity here"
 
@@ -201,15 +203,91 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
         network: where it comes from.
         rules: the mask rules that it was lowered with.
 
+    A graph of any size is asked at the network's size with the whole suite, and at two others with a part of it.
+
     Raises:
+        SourceError: if the network takes no other size.
         VerificationError: if the graph and the reference cannot be compared at all.
         ModelError: if the graph does not run.
     """
-    masks = suite(network.size)
+    reference = _answering(runner.contract.form, network.reference(rules))
+    main = _asked(runner, network, reference, network.size, suite(network.size))
+    scales = [_variation(a) for a in main.exact]
+    *rows, original = main.rows(scales, "")
+    for size in others(network, runner.contract.form):
+        masks = {name: mask for name, mask in suite(size).items() if name in SHORT}
+        rows += _asked(runner, network, reference, size, masks).rows(scales, f", {size[0]}×{size[1]}")
+    rows.append(original)
+    decided = [row.reference for row in rows if row.decided]
+    tolerance = min(CEILINGS[network.precision], SLACK * max(decided, default=0.0) + FLOOR)
+    return Verification(tuple(rows), tolerance, network.front_end)
+
+
+def others(network: Network, form: Form) -> list[tuple[int, int]]:
+    """Sizes beside its own that a network of any size is tried at: one smaller, of odd sides, and one larger.
+
+    Where the network itself does not take them, other ones, of which it may take more: multiples of 32 or of its own.
+
+    Raises:
+        SourceError: if it takes none of them.
+    """
+    if form.size is None:
+        return []
+    height, width = network.size
+    smaller = [(3 * height // 4 | 1, 3 * width // 4 | 1), (height // 2, width // 2), (height - 32, width - 32)]
+    larger = [(height + 33, width + 70), (height + 32, width + 64), (2 * height, 3 * width)]
+    least = [(max(a, form.smallest), max(b, form.smallest)) for a, b in smaller if min(a, b) > 0]
+    smaller = [size for size in least if size[0] <= height and size[1] <= width and size != network.size]
+    found = [next((size for size in sizes if _takes(network, size)), None) for sizes in (smaller, larger)]
+    if found == [None, None]:
+        raise SourceError(
+            f"the network takes images of {height}×{width} pixels and none of other sizes that were tried; "
+            f"export it with that size: --size {height},{width}"
+        )
+    return [size for size in found if size is not None]
+
+
+def _takes(network: Network, size: tuple[int, int]) -> bool:
+    """Whether a network computes anything from an image of a size; what it raises if not is its own affair."""
+    try:
+        network.plain(images(1, network.channels, size))
+    except Exception:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What graph, reference and original say to the same images, outputs by row, each comparable with the other."""
+
+    masks: tuple[str, ...]
+    exact: tuple[Array, ...]
+    singles: list[tuple[Array, ...]]
+    graph: tuple[Array, ...]
+    original: tuple[Array, ...]
+    coarse: tuple[tuple[Array, ...], tuple[Array, ...]] | None
+    ceiling: float
+
+    def rows(self, scales: list[float], where: str) -> list[Row]:
+        """One for each mask, and one for the original network, whose names end in ``where``."""
+        mine = _differences(self.graph, self.exact, scales)
+        theirs = np.max([_differences(single, self.exact, scales) for single in self.singles], axis=0).tolist()
+        # The law that the reference itself has to obey: an all-True mask, the first, gives the original's output.
+        (original,) = _differences(self.original, [a[:1] for a in self.exact], scales)
+        if self.coarse is not None:
+            theirs = [max(one, *_differences(*self.coarse, scales)) for one in theirs]
+        rows = [Row(name + where, mine[i], theirs[i], self.ceiling) for i, name in enumerate(self.masks)]
+        return [*rows, Row(f"original, no mask{where}", original, theirs[0], self.ceiling)]
+
+
+def _asked(
+    runner: Runner, network: Network, reference: Reference, size: tuple[int, int], masks: dict[str, Array]
+) -> _Answers:
+    """Everybody's answers at one size."""
     mask = np.stack(list(masks.values()))
     form = runner.contract.form
-    asked = inputs(form, runner.contract.preprocessing, network.channels, network.size, mask)
-    image, reference = asked.single, _answering(form, network.reference(rules))
+    asked = inputs(form, runner.contract.preprocessing, network.channels, size, mask)
+    image = asked.single
     exact = _in_parts(reference, asked.exact, mask)
     neighbours = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
     singles = [_in_parts(reference, near, mask) for near in neighbours]
@@ -219,25 +297,21 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
         raise VerificationError(
             f"the graph's outputs have shapes {[a.shape for a in graph]} and the reference's {[a.shape for a in exact]}"
         )
-    exact, graph = _comparable(exact, kinds), _comparable(graph, kinds)
-    singles = [_comparable(single, kinds) for single in singles]
-    scales = [_variation(a) for a in exact]
-    mine = _differences(graph, exact, scales)
-    theirs = np.max([_differences(single, exact, scales) for single in singles], axis=0).tolist()
-    # The law that the reference itself has to obey: an all-True mask, the first, gives the original's output.
     plain = _answering(form, lambda a, _: network.plain(a))
-    (original,) = _differences(_comparable(plain(image[:1], mask[:1]), kinds), [a[:1] for a in exact], scales)
+    coarse = None
     if network.precision != "float32":
         everything = np.ones_like(mask)
         whole = _comparable(_in_parts(reference, asked.exact, everything), kinds)
-        rounding = max(_differences(_comparable(_in_parts(plain, image, everything), kinds), whole, scales))
-        theirs = [max(one, rounding) for one in theirs]
-    ceiling = CEILINGS[network.precision]
-    rows = [Row(name, mine[i], theirs[i], ceiling) for i, name in enumerate(masks)]
-    rows.append(Row("original, no mask", original, theirs[0], ceiling))
-    decided = [row.reference for row in rows if row.decided]
-    tolerance = min(ceiling, SLACK * max(decided, default=0.0) + FLOOR)
-    return Verification(tuple(rows), tolerance, network.front_end)
+        coarse = _comparable(_in_parts(plain, image, everything), kinds), whole
+    return _Answers(
+        masks=tuple(masks),
+        exact=_comparable(exact, kinds),
+        singles=[_comparable(single, kinds) for single in singles],
+        graph=_comparable(graph, kinds),
+        original=_comparable(plain(image[:1], mask[:1]), kinds),
+        coarse=coarse,
+        ceiling=CEILINGS[network.precision],
+    )
 
 
 def _answering(form: Form, reference: Reference) -> Reference:

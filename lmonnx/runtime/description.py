@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmonnx.runtime.contract import Contract
+from lmonnx.runtime.form import Form
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
@@ -86,6 +87,7 @@ class Description:
         takes = ", pixels 0 … 255, RGB or grey" if contract.form.image == "uint8" else ""
         meanings = {"image": takes, "mask": f", True = keep{broadcast}"}
         rows += [("input", f"{each}{meanings.get(each.name, '')}") for each in self.inputs]
+        rows += _sizes(contract.form)
         rows += [("output", f"{each}, {_holds(contract.outputs[each.name])}") for each in self.outputs]
         return [
             *rows,
@@ -146,6 +148,14 @@ def in_bytes(count: float) -> str:
     while abs(count) >= 1000 and len(units) > 1:
         count, units = count / 1000, units[1:]
     return f"{count:.0f} {units[0]}" if units[0] == "bytes" else f"{count:.1f} {units[0]}"
+
+
+def _sizes(form: Form) -> list[tuple[str, str]]:
+    """Which sizes an image of open height and width may have; nothing where they are fixed."""
+    if form.size is None:
+        return []
+    height, width = form.size
+    return [("sizes", f"any from {form.smallest}×{form.smallest} on; photographs become {height}×{width}")]
 
 
 def _holds(kind: str) -> str:

@@ -13,6 +13,8 @@ ImageKind: TypeAlias = Literal["float32", "uint8"]
 MAX_BATCH = 1 << 16
 """Rows of a fixed batch, at most; the activations of more fit into no memory."""
 
+#: What holds of files that lmonnx wrote before graphs took images of any size.
+_BEFORE_SIZES = {"size": None, "smallest": 1}
 _LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
 
 
@@ -25,6 +27,9 @@ class Form:
             pixels 0 … 255 in RGB or grey, ``[images, H, W, C]``, that the graph normalises itself.
         batch: rows of both inputs and of every output in each run; ``None`` if the batch axes are free and broadcast.
         softmax: whether a softmax was put behind the outputs that held logits.
+        size: height and width in pixels that a graph of open height and width was proven at, and that photographs are
+            brought to; ``None`` if the graph has a size of its own.
+        smallest: how many pixels a side the images of such a graph have at least.
 
     Raises:
         OptionError: if one of them has a value that is not allowed.
@@ -33,15 +38,23 @@ class Form:
     image: ImageKind = "float32"
     batch: int | None = None
     softmax: bool = False
+    size: tuple[int, int] | None = None
+    smallest: int = 1
 
     def __post_init__(self) -> None:
         if self.image not in get_args(ImageKind):
             raise OptionError(f"image={self.image!r} is unknown; choose one of {', '.join(get_args(ImageKind))}")
-        whole = isinstance(self.batch, int) and not isinstance(self.batch, bool)
-        if self.batch is not None and not (whole and 1 <= self.batch <= MAX_BATCH):
+        if self.batch is not None and not (_whole(self.batch) and self.batch <= MAX_BATCH):
             raise OptionError(f"batch={self.batch!r} is not a number of rows, 1 … {MAX_BATCH}; None leaves it free")
         if not isinstance(self.softmax, bool):
             raise OptionError(f"softmax={self.softmax!r} is not True or False")
+        if not _whole(self.smallest):
+            raise OptionError(f"smallest={self.smallest!r} is not a number of pixels")
+        if self.size is not None:
+            sides = tuple(self.size) if isinstance(self.size, (tuple, list)) else ()
+            if len(sides) != 2 or not all(_whole(side) and side >= self.smallest for side in sides):
+                raise OptionError(f"size={self.size!r} is not (height, width) in pixels, from {self.smallest} on")
+            object.__setattr__(self, "size", sides)
 
     @property
     def layout(self) -> str:
@@ -63,6 +76,7 @@ class Form:
         Raises:
             OptionError: if a field is missing, unknown, or has a value that is not allowed.
         """
+        values = {**_BEFORE_SIZES, **values}
         fields = {name: value for name, value in values.items() if name != "layout"}
         if set(values) != set(cls().to_json()):
             odd = sorted(set(values).symmetric_difference(cls().to_json()))
@@ -71,3 +85,7 @@ class Form:
         if values["layout"] != form.layout:
             raise OptionError(f"form says {values['layout']!r}, and an image of {form.image} is {form.layout}")
         return form
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -26,6 +26,9 @@ ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 
 _Float = TypeVar("_Float", np.float32, np.float64)
 
+DEFAULT_SIZE = (224, 224)
+"""Height and width in pixels of an image, where nothing says them."""
+
 MAX_RESIZED_PIXELS = 1 << 28
 """A thin strip grows without bound when its short side is enlarged; larger pictures than this are refused."""
 

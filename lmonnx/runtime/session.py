@@ -63,7 +63,7 @@ class Runner:
             raise ModelError(f"{self.path}: {error}") from error
 
     size: tuple[int, int]
-    """Height and width of the network's input, in pixels."""
+    """Height and width of the network's input, in pixels; of a graph that takes any size what photographs become."""
 
     @property
     def classes(self) -> int | None:
@@ -122,16 +122,18 @@ class Runner:
         Args:
             image: float32 ``[images, C, H, W]``, preprocessed; an array or a tensor of torch on any device. Other
                 floating point is converted, float64 rounded to the nearest float32. If the graph takes pixels,
-                uint8 ``[images, H, W, C]`` in RGB or grey.
+                uint8 ``[images, H, W, C]`` in RGB or grey. H and W are those of ``size``, or any if the graph was
+                exported so.
             mask: bool ``[masks, 1, H, W]``, True = keep. The batch axes broadcast: equal, or one of them 1.
 
         Raises:
             ImageError: if an array has another type or shape.
             ModelError: if the graph fails.
         """
+        size = self._size_of(image, self.contract.form.layout.index("H"))
         feeds = {
-            "image": self._require_images("image", image, self._row),
-            "mask": bools("mask", mask, (1, *self.size)),
+            "image": self._require_images("image", image, self.contract.form.shape(self._channels, size)),
+            "mask": bools("mask", mask, (1, *size)),
         }
         images, masks = map(len, feeds.values())
         if images != masks and 1 not in (images, masks):
@@ -215,8 +217,10 @@ class Runner:
             ModelError: if the graph fails, or its output cannot be turned into probabilities.
         """
         require_batch_size(batch_size)
-        images = _chunks("image", image, self._require_images, self._row)
-        masks = _chunks("mask", mask, bools, (1, *self.size))
+        form = self.contract.form
+        size = self._size_of(image, form.layout.index("H")) if is_array(image) else self._size_of(mask, 2)
+        images = _chunks("image", image, self._require_images, form.shape(self._channels, size))
+        masks = _chunks("mask", mask, bools, (1, *size))
         for one, many in ((images, masks), (masks, images)):
             if isinstance(one, list) and all(len(rows) == 1 for rows in one[0].values()):
                 fixed, varying = one[0], many
@@ -249,10 +253,22 @@ class Runner:
                 raise ModelError(f"{self.path}: {error}") from error
             yield {**fixed, **{input_: rows[:count] for input_, rows in batch.items()}}, rows
 
-    @property
-    def _row(self) -> tuple[int, int, int]:
-        """Shape of one image as the graph takes it."""
-        return self.contract.form.shape(self._channels, self.size)
+    def _size_of(self, rows: object, axis: int) -> tuple[int, int]:
+        """Height and width that go with ``rows``, an input of which ``axis`` is the height; the graph may fix them.
+
+        Raises:
+            ImageError: if they are less than the graph takes.
+        """
+        form, shape = self.contract.form, tuple(getattr(rows, "shape", ()))
+        if form.size is None or len(shape) != 4:
+            return self.size
+        height, width = shape[axis : axis + 2]
+        if min(height, width) < form.smallest:
+            raise ImageError(
+                f"{height}×{width} pixels are too few; this graph is the network from {form.smallest}×{form.smallest} "
+                "pixels on"
+            )
+        return height, width
 
     @property
     def _require_images(self) -> Callable[[str, object, tuple[int, ...]], npt.NDArray[Any]]:
@@ -287,15 +303,19 @@ class Runner:
             )
             raise ModelError(f"inputs are {given}, not {needed}; export it again")
         image, mask = inputs["image"].shape, inputs["mask"].shape
-        if len(image) != 4 or len(mask) != 4 or not all(isinstance(side, int) for side in image[1:]):
-            axes = "C, H, W" if form.layout == "NCHW" else "H, W, C"
+        axes = form.layout[1:]
+        sides = dict(zip(axes, image[1:], strict=False))
+        fits = [isinstance(side, int) is (name == "C" or form.size is None) for name, side in sides.items()]
+        if len(image) != 4 or len(mask) != 4 or not all(fits):
+            kind = "fixed" if form.size is None else "open"
             raise ModelError(
-                f"image is {image} and mask {mask}, not [images, {axes}] of fixed size and [masks, 1, H, W]; {REMEDY}"
+                f"image is {image} and mask {mask}, not [images, {', '.join(axes)}] of {kind} size and "
+                f"[masks, 1, H, W]; {REMEDY}"
             )
         fixed = {side if isinstance(side, int) else None for side in (image[0], mask[0])}
         if fixed != {form.batch}:
             raise ModelError(f"image is {image}, mask {mask}, and the metadata's batch {form.batch}; {REMEDY}")
-        channels, height, width = image[1:] if form.layout == "NCHW" else (image[3], *image[1:3])
+        channels, (height, width) = sides["C"], form.size or (sides["H"], sides["W"])
         preprocessing = self.contract.preprocessing
         if preprocessing is not None and (len(preprocessing.mean), *preprocessing.size) != (
             channels,

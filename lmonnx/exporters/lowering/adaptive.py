@@ -25,6 +25,9 @@ def adaptive_pool(node: ir.Node) -> Refused | None:
     if tuple(attributes(node).get("perm", ())) != (2, 3, 0, 1) or [user.op_type for user in users] != ["GatherND"]:
         return None
     x, indices = node.inputs[0], users[0].inputs[1]
+    if x is not None and None in extents(x)[2:]:
+        why = "it begins an adaptive pool to more than 1×1, whose windows depend on the height and width"
+        return Refused(why, "export with a fixed size")
     if x is None or indices is None or len(extents(indices)) != 5:
         why = "it begins a choice of single pixels by their places, as nearest-exact interpolation is exported"
         return Refused(why, "interpolate by nearest or linear")
@@ -72,6 +75,27 @@ def _extent(x: ir.Value, axis: int, extent: int) -> int | None:
     return known.get(x)
 
 
+def least_side(graph: ir.Graph, most: int) -> int | None:
+    """The smallest extent of the image for which every window fits into its map; None if it is above ``most``.
+
+    So does none that is larger, and none whose taps can lie on both sides of all pixels.
+    """
+    (image,) = graph.inputs
+    return next((n for n in range(1, most + 1) if all(_fits(graph, {image: n}, axis) for axis in (2, 3))), None)
+
+
+def _fits(graph: ir.Graph, known: dict[ir.Value, int], axis: int) -> bool:
+    """Whether no map vanishes along ``axis``, as far as windows alone decide."""
+    for node in graph:
+        operands = [known[value] for value in node.inputs if value in known]
+        if operands:
+            made, extent = _through(node, axis, max(operands)), max(operands)
+            if made < 1 or any(extent < dilation for dilation in attributes(node).get("dilations", ())):
+                return False
+            known.update(dict.fromkeys(node.outputs, made))
+    return True
+
+
 def _through(node: ir.Node, axis: int, extent: int) -> int:
     """What ``node`` makes of an extent; an operand that is broadcast is not the largest."""
     settings = attributes(node)
@@ -80,6 +104,8 @@ def _through(node: ir.Node, axis: int, extent: int) -> int:
     if "kernel_shape" not in settings:
         return extent
     i, half = axis - 2, len(settings["kernel_shape"])
+    if i >= half:
+        return extent
     window = Window(
         kernel=(settings["kernel_shape"][i],),
         strides=(settings["strides"][i],),

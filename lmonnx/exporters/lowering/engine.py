@@ -21,7 +21,7 @@ from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, 
 from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, drawing, undefined
-from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar, sides
 from lmonnx.exporters.ops.fill import QUANTISED, QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.masking import MaskRules
@@ -138,7 +138,7 @@ class _Lowering:
         """The contract's two inputs; their Where is all that ever reads the image."""
         (given,) = self.source.inputs
         assert given.dtype is not None
-        shape = extents(given)
+        shape = sides(given)
         nchw = [shape[axis] for axis in NHWC_TO_NCHW] if self.layout == "NHWC" else list(shape)
         shapes = ir.Shape(["images", *nchw[1:]]), ir.Shape(["masks", 1, *nchw[2:]])
         image = ir.Value(name="image", type=ir.TensorType(given.dtype), shape=shapes[0])
@@ -177,6 +177,9 @@ class _Lowering:
         if why := mixed(node, [value in self.following for value in node.inputs]):
             self.refuse(node, Refused(why))  # and copied, so that the nodes behind it are looked at too
         if node.domain == INTERNAL_DOMAIN:
+            if node.inputs[0] is None or None in extents(node.inputs[0])[1:]:
+                self.refuse(node, Refused("the height and width of its map are not known", "export with a fixed size"))
+                return
             self.lower(node, [self.kept_everywhere(operands[0]), *operands[1:]])
             lowered = self.values[node.outputs[0]]
             self.values[node.outputs[0]] = lowered.data if isinstance(lowered, Masked) else lowered
@@ -281,6 +284,14 @@ class _Lowering:
         joined = self.graph.node(0).outputs[0]
         if not joined.uses() and joined not in self.graph.outputs:
             raise SourceError("no output of the network depends on its image")
+        if None in extents(self.graph.inputs[0])[1:]:
+            self.forget_names()
+
+    def forget_names(self) -> None:
+        """No name of an open extent between inputs and outputs: two inferences gave them, and one may be of both."""
+        for value in (value for node in self.graph for value in node.outputs):
+            if value.shape is not None and value not in self.graph.outputs:
+                value.shape = ir.Shape([side if isinstance(side, int) else None for side in value.shape])
 
     def rename(self, data: ir.Value, name: str) -> None:
         """Gives ``data`` a name, and the value that had it the name of ``data``."""

@@ -140,6 +140,13 @@ def scalar(value: float, like: ir.Value) -> np.ndarray:
     return np.array(value, like.dtype.numpy())
 
 
+def sides(value: ir.Value) -> tuple[int | str | None, ...]:
+    """The shape of ``value``: an open extent by its name, equal names being equal extents, None if it has none."""
+    if value.shape is None:
+        raise UnknownShapeError(f"the shape of {value.name!r} is not known")
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
 def extents(value: ir.Value) -> tuple[int | None, ...]:
     """The shape of ``value``, None where an extent is not known."""
     if value.shape is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints
 from lmonnx.masking import Window
 
 
@@ -39,14 +40,7 @@ def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
     A convolution with ones, because it takes every window: MaxPool has no bool kernel in onnxruntime and
     refuses pads as large as the kernel.
     """
-    space = [extent for extent in extents(mask)[2:] if extent is not None]
-    ends = [
-        max(0, (count - 1) * stride + dilation * (kernel - 1) + 1 - extent - before)
-        for count, extent, kernel, stride, dilation, (before, _) in zip(
-            output_extents(window, space), space, window.kernel, window.strides, window.dilations, window.pads,
-            strict=True,
-        )
-    ]  # fmt: skip
+    ends = _ends(window, extents(mask)[2:])
     return op.Conv(
         as_float(op, mask),
         np.ones((1, 1, *window.kernel), op.wide.numpy()),
@@ -55,6 +49,35 @@ def counted(op: Op, mask: ir.Value, window: Window) -> ir.Value:
         dilations=list(window.dilations),
         pads=[before for before, _ in window.pads] + ends,
     )
+
+
+def _ends(window: Window, space: Sequence[int | None]) -> list[int]:
+    """Padding after the last pixel with which a convolution takes the windows of ``window``.
+
+    It is what the last window reads there; where the extent is open, what gives as many windows for every extent:
+    with ceil_mode stride − 1 more, unless that padding can hold a window that starts in it, which ceil_mode leaves out.
+
+    Raises:
+        UnknownShapeError: if it can.
+    """
+    ends = []
+    axes = zip(space, window.kernel, window.strides, window.dilations, window.pads, strict=True)
+    for i, (extent, kernel, stride, dilation, (before, after)) in enumerate(axes):
+        reach = dilation * (kernel - 1)
+        if extent is not None:
+            (count,) = output_extents(_along(window, i), (extent,))
+            ends.append(max(0, (count - 1) * stride + reach + 1 - extent - before))
+        elif window.ceil_mode and after + stride - 2 >= reach:
+            raise UnknownShapeError("whether the last window of its ceil_mode counts depends on the height and width")
+        else:
+            ends.append(after + (stride - 1) * window.ceil_mode)
+    return ends
+
+
+def _along(window: Window, axis: int) -> Window:
+    """``window`` along one axis."""
+    one = slice(axis, axis + 1)
+    return Window(window.kernel[one], window.strides[one], window.dilations[one], window.pads[one], window.ceil_mode)
 
 
 def covers(op: Op, mask: ir.Value, window: Window) -> ir.Value:
@@ -92,6 +115,17 @@ def blind(window: Window, space: Sequence[int | None]) -> np.ndarray | None:
     return beside[None, None] if beside.any() else None
 
 
+def kept_if(op: Op, mask: ir.Value, data: ir.Value, wanted: Mapping[int, int]) -> ir.Value:
+    """``mask``, but everything is kept where ``data`` has the extents ``wanted``, by axis, which are open.
+
+    So an operator that consumes the mask at one size of the image and not at others does so when the graph runs.
+    """
+    if not wanted:
+        return mask
+    met = [op.Equal(op.Shape(data, start=axis, end=axis + 1), ints([extent])) for axis, extent in wanted.items()]
+    return op.Or(mask, reduce(op.And, met))
+
+
 def intersection(op: Op, masks: Sequence[ir.Value]) -> ir.Value:
     """Kept where all of ``masks`` keep. A mask that contains another one adds nothing and is left out."""
     needed: list[ir.Value] = []
@@ -127,6 +161,22 @@ def _taps(window: Window) -> list[set[int]]:
     ]
 
 
+def _space(mask: ir.Value) -> tuple[Any, ...]:
+    """The extents of space of a mask; where they are open, what they follow from: equal ones are equal extents."""
+    known = extents(mask)[2:]
+    if None not in known:
+        return known
+    if "covers" not in mask.meta:
+        parts = {_space(part) for part in mask.meta.get("within", ())}
+        return parts.pop() if len(parts) == 1 else (mask,)
+    inner, window = mask.meta["covers"]
+    axes = zip(window.kernel, window.dilations, window.pads, strict=True)
+    change = tuple(sum(pads) - dilation * (kernel - 1) for kernel, dilation, pads in axes)
+    if {*window.strides} == {1} and not any(change):
+        return _space(inner)
+    return (_space(inner), change, window.strides, window.ceil_mode)
+
+
 def _contains(big: ir.Value, small: ir.Value) -> bool:
     """Whether ``big`` is known to keep all that ``small`` keeps, for masks of one extent.
 
@@ -140,9 +190,9 @@ def _contains(big: ir.Value, small: ir.Value) -> bool:
         return False
     mask, window = big.meta["covers"]
     centred = set(window.strides) == {1} and all(0 in taps for taps in _taps(window))
-    if centred and extents(mask)[2:] == extents(big)[2:] and _contains(mask, small):
+    if centred and _space(mask) == _space(big) and _contains(mask, small):
         return True
-    if "covers" not in small.meta or extents(small)[2:] != extents(big)[2:]:
+    if "covers" not in small.meta or _space(small) != _space(big):
         return False
     other, narrower = small.meta["covers"]
     return (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import as_float
@@ -25,7 +25,10 @@ def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float, *, outsi
     dtype = ir.DataType.FLOAT if x.data.dtype.itemsize < 4 else x.data.dtype
     wide = x.but(data=op.Cast(x.data, to=dtype) if dtype != x.data.dtype else x.data)
     where, over = ints(axes), ints(x.axes)
-    channels = math.prod(extents(x.data)[axis] or 0 for axis in axes if axis not in x.axes)
+    others = [extents(x.data)[axis] for axis in axes if axis not in x.axes]
+    if None in others:
+        raise UnknownShapeError(f"the number of channels of {x.data.name!r} is not known")
+    channels = math.prod(extent or 0 for extent in others)
     kept = op.ReduceSum(as_float(op, x.mask, dtype), over, keepdims=1)
     count = op.Mul(op.Max(kept, _number(1, dtype)), _number(channels, dtype))
     mean = op.Div(op.ReduceSum(zeroed(op, wide), where, keepdims=1), count)

@@ -94,7 +94,12 @@ def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
     padded = x.border is not None or (attributes.get("count_include_pad", 0) and any(map(any, window.pads)))
     if not padded:
         return None
-    ones = op.constant(np.ones((1, 1, *x.space), op.wide.numpy()))
+    if None in extents(x.data)[2:]:
+        whole = op.Concat(ints([1, 1]), op.Shape(x.data, start=2), axis=0)
+        ones = op.Expand(op.number(1), whole)
+        ones.shape = ir.Shape([1, 1, *extents(x.data)[2:]])
+    else:
+        ones = op.constant(np.ones((1, 1, *x.space), op.wide.numpy()))
     return op.AveragePool(bordered(op, ones, x.border, window.kernel), **attributes)
 
 

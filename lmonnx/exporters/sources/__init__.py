@@ -19,10 +19,10 @@ from lmonnx.exporters.sources import scenes, timm, torchvision
 from lmonnx.exporters.sources.checkpoint import close, is_file, is_pretrained, some
 from lmonnx.exporters.sources.described import Said, described
 from lmonnx.exporters.sources.factory import from_factory
-from lmonnx.exporters.sources.module import DEFAULT_SIZE, from_module
+from lmonnx.exporters.sources.module import from_module
 from lmonnx.exporters.sources.network import Network
 from lmonnx.exporters.sources.onnx_file import from_onnx
-from lmonnx.runtime.preprocessing import Preprocessing
+from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
 
 __all__ = ["Network", "resolve"]
 
@@ -33,12 +33,12 @@ class Kind:
 
     Attributes:
         means: whether a name is of this kind.
-        build: (name, weights, size, classes) -> the network.
+        build: (name, weights, size, classes, dynamic) -> the network.
         complete: whether published weights always come with preprocessing and class names.
     """
 
     means: Callable[[str], object]
-    build: Callable[[str, str, tuple[int, int] | None, int | None], Network]
+    build: Callable[[str, str, tuple[int, int] | None, int | None, bool], Network]
     complete: bool = False
 
 
@@ -58,6 +58,7 @@ def resolve(
     weights: str | os.PathLike[str] = "default",
     classes: int | None = None,
     size: tuple[int, int] | None = None,
+    dynamic: bool = False,
     preprocessing: Said | None = None,
     labels: tuple[str, ...] | None = None,
     image_input: str | None = None,
@@ -71,6 +72,7 @@ def resolve(
             :func:`from_timm`, :func:`from_scenes` and :func:`from_factory` of the modules here take.
         classes: for names, with a seed or a file: the number of classes.
         size: height and width in pixels.
+        dynamic: take images of any size; ``size`` is then that of the proof and of photographs.
         preprocessing: for sources that do not say, such as modules, files and factories; or fields of one by name, see
             :func:`lmonnx.exporters.sources.described.described`, which change what a name with weights of your own
             says. Names with published weights bring their own, which cannot be changed.
@@ -90,14 +92,15 @@ def resolve(
         described(preprocessing, Preprocessing(size=asked or DEFAULT_SIZE), asked or DEFAULT_SIZE, str(source))
     if isinstance(source, str) and not source.endswith(".onnx"):
         _require(size, preprocessing, image_input=image_input)
-        network = _by_name(source, weights, classes, asked, given)
+        network = _by_name(source, weights, classes, asked, given, dynamic=dynamic)
     else:
         _require(size, preprocessing, weights=None if weights == "default" else weights, classes=classes)
         if isinstance(source, torch.nn.Module):
             _require(size, preprocessing, image_input=image_input)
-            network = _with(from_module(source, size=asked), given, "the module")
+            network = _with(from_module(source, size=asked, dynamic=dynamic), given, "the module")
         else:
-            network = _with(from_onnx(pathlib.Path(source), size=asked, image_input=image_input), given, str(source))
+            made = from_onnx(pathlib.Path(source), size=asked, dynamic=dynamic, image_input=image_input)
+            network = _with(made, given, str(source))
     if names := weights_with(network.graph, np.isnan):
         raise WeightsError(f"the weights hold NaN: {some(names)}; give others, or train again from before")
     return network
@@ -129,7 +132,13 @@ def _require(size: tuple[int, int] | None, preprocessing: Said | None, **inappli
 
 
 def _by_name(
-    source: str, weights: str, classes: int | None, size: tuple[int, int] | None, given: dict[str, Any]
+    source: str,
+    weights: str,
+    classes: int | None,
+    size: tuple[int, int] | None,
+    given: dict[str, Any],
+    *,
+    dynamic: bool,
 ) -> Network:
     """The network of a name, with what the caller says of its images and classes where it does not bring that."""
     if is_file(source):
@@ -142,7 +151,7 @@ def _by_name(
     fixed = f"{source} with published weights brings its own"
     if kind.complete and given and is_pretrained(weights):
         raise OptionError(f"preprocessing and labels are for other sources; {fixed}")
-    network = kind.build(source, weights, size, classes)
+    network = kind.build(source, weights, size, classes, dynamic)
     for key in given:
         if is_pretrained(weights) and getattr(network, key) is not None:
             raise OptionError(f"{key} is for other sources; {fixed}")

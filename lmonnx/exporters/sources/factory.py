@@ -15,13 +15,18 @@ import torch
 
 from lmonnx.errors import OptionError, SourceError, WeightsError
 from lmonnx.exporters.sources.checkpoint import close, fill, is_pretrained
-from lmonnx.exporters.sources.module import DEFAULT_SIZE, from_module, unwrapped
+from lmonnx.exporters.sources.module import from_module, unwrapped
 from lmonnx.exporters.sources.network import Network
 from lmonnx.exporters.sources.torchvision import import_torchvision
+from lmonnx.runtime.preprocessing import DEFAULT_SIZE
 
 
 def from_factory(
-    source: str, weights: str = "default", size: tuple[int, int] | None = None, classes: int | None = None
+    source: str,
+    weights: str = "default",
+    size: tuple[int, int] | None = None,
+    classes: int | None = None,
+    dynamic: bool = False,
 ) -> Network:
     """A module that a Python object makes, or is. Modules in the current folder are found, as by ``python -m``.
 
@@ -32,6 +37,7 @@ def from_factory(
             a file, see :mod:`lmonnx.exporters.sources.checkpoint`.
         size: height and width in pixels; 224 × 224 if not given.
         classes: number of classes, which the factory is called with as ``num_classes``.
+        dynamic: take images of any size; ``size`` is then that of the proof and of photographs.
 
     Raises:
         SourceError: if there is no such module or object, or it fails, or gives something else.
@@ -45,7 +51,7 @@ def from_factory(
     with _current_folder_importable():
         module = _made(source, _found(source), classes).eval()
     origin = {"weights": weights} if weights == "default" else fill(module, weights, size or DEFAULT_SIZE)
-    return from_module(module, size=size, origin={"kind": "factory", "name": source, **origin})
+    return from_module(module, size=size, dynamic=dynamic, origin={"kind": "factory", "name": source, **origin})
 
 
 def _found(source: str) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,11 +18,11 @@ import torch
 from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
+from lmonnx.exporters.sources import any_size
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.masking import MaskRules
-from lmonnx.runtime.preprocessing import Preprocessing
+from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
 
-DEFAULT_SIZE = (224, 224)
 #: Numbers of channels that an image may have: grey, with an alpha, RGB, RGB with an alpha or near infrared.
 CHANNELS = (1, 2, 3, 4)
 #: Wrappers that compute what the module in this attribute of theirs does.
@@ -32,6 +33,7 @@ def from_module(
     module: torch.nn.Module,
     *,
     size: tuple[int, int] | None = None,
+    dynamic: bool = False,
     preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
     origin: Mapping[str, Any] | None = None,
@@ -44,20 +46,22 @@ def from_module(
         module: the network, with its weights; it is not changed.
         size: height and width it is exported for, in pixels; 224 × 224 if neither this nor ``preprocessing``
             says otherwise.
+        dynamic: take images of any size; ``size`` is then that of the proof and of photographs.
         preprocessing: how its images are made.
         labels: names of its classes.
         origin: what the metadata says about where it comes from.
 
     Raises:
-        SourceError: if it is in training mode, or PyTorch's exporter cannot follow it.
+        SourceError: if it is in training mode, PyTorch's exporter cannot follow it, or does so for some sizes only.
     """
     module = unwrapped(module)
     if module.training:
         raise SourceError("the module is in training mode; call its eval() first")
     size = size or (preprocessing.size if preprocessing else DEFAULT_SIZE)
     name = f"{type(module).__module__}.{type(module).__qualname__}"
+    graph, smallest = to_onnx_of_any_size(module, size) if dynamic else (to_onnx(module, size), None)
     return Network(
-        graph=to_onnx(module, size),
+        graph=graph,
         size=size,
         layout="NCHW",
         reference=lambda rules: _reference(module, rules),
@@ -66,6 +70,7 @@ def from_module(
         preprocessing=preprocessing,
         labels=labels,
         origin={**(origin or {"kind": "module", "name": name}), "weights_sha256": weights_hash(module)},
+        smallest=smallest,
     )
 
 
@@ -87,10 +92,9 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
                 verbose=False,
             )
     except Exception as error:
-        cause = next(line for line in [*str(error.__cause__ or error).splitlines(), type(error).__name__] if line)
         remedy = _about_precision(module) or "try another size, or export it to ONNX yourself and give the file"
         raise SourceError(
-            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {cause.strip()}; {remedy}"
+            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {_cause(error)}; {remedy}"
         ) from error
     assert program is not None
     return program.model
@@ -107,6 +111,39 @@ def _about_precision(module: torch.nn.Module) -> str:
     """What to do if a parameter is not of float32; empty if all are."""
     kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()} - {torch.float32}
     return f"it has weights of {kinds.pop()}, call its float() first".replace("torch.", "") if kinds else ""
+
+
+def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple[ir.Model, int]:
+    """The same with free height and width, and from how many pixels a side on it is what the module is.
+
+    Args:
+        module: the network.
+        size: height and width of the image that PyTorch sees, its width a little larger.
+
+    Raises:
+        SourceError: if PyTorch's exporter cannot follow the module, or does so for some sizes only.
+    """
+    try:
+        with _quiet():
+            seen = any_size.traced(module, channels_of(module), size)
+            program = torch.onnx.export(seen, dynamo=True, opset_version=OPSET, verbose=False)
+    except Exception as error:
+        raise SourceError(
+            f"PyTorch could not export {type(module).__name__} for every size: {_cause(error)}; {any_size.REMEDY}"
+        ) from error
+    assert program is not None
+    assert program.exported_program is not None
+    smallest = any_size.smallest(program.exported_program, size)
+    any_size.name_sides(program.model, program.exported_program)
+    return program.model, smallest
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what PyTorch says; what it says of an open side that the module uses up takes several."""
+    if "specialized it to be a constant" in str(error) or "inferred a static shape" in str(error):
+        return "the network reads height or width as a number"
+    lines = (line.strip() for line in str(error.__cause__ or error).splitlines())
+    return textwrap.shorten(next((line for line in lines if line), type(error).__name__), 160, placeholder=" …")
 
 
 def channels_of(module: torch.nn.Module) -> int:

@@ -35,6 +35,8 @@ class Network:
         origin: kind and name of the source, its weights, and their hash.
         precision: what the graph computes in: ``"float32"``, ``"float16"``, or ``"int8"`` between quantise and
             dequantise.
+        smallest: pixels a side from which on the graph takes images of any size; None if of one size only. ``size`` is
+            then that of the proof and of photographs.
     """
 
     graph: ir.Model
@@ -47,6 +49,12 @@ class Network:
     labels: tuple[str, ...] | None
     origin: Mapping[str, Any]
     precision: Precision = "float32"
+    smallest: int | None = None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the graph takes images of any size."""
+        return self.smallest is not None
 
     @property
     def channels(self) -> int:

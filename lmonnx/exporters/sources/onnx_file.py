@@ -20,13 +20,14 @@ from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.onnx_input import Given, with_image
 from lmonnx.exporters.sources.onnx_load import external, load
 from lmonnx.masking import MaskRules
-from lmonnx.runtime.preprocessing import Preprocessing
+from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
 
 
 def from_onnx(
     path: pathlib.Path,
     *,
     size: tuple[int, int] | None = None,
+    dynamic: bool = False,
     preprocessing: Preprocessing | None = None,
     labels: tuple[str, ...] | None = None,
     image_input: str | None = None,
@@ -38,6 +39,7 @@ def from_onnx(
     Args:
         path: the file.
         size: height and width in pixels, if the file leaves them open.
+        dynamic: leave them open, too; ``size`` is then that of the proof and of photographs.
         preprocessing: how its images are made; the file does not say.
         labels: names of its classes.
         image_input: name of the input that takes the image, if there are several; the others must be initializers,
@@ -53,9 +55,13 @@ def from_onnx(
     shape = extents(given.image)
     space = shape[1:3] if given.layout == "NHWC" else shape[2:4]
     wanted = size or (preprocessing.size if preprocessing else None)
+    if dynamic:
+        wanted = wanted or DEFAULT_SIZE
+        _require_open(path, space)
     fixed = _size(path, space, wanted)
     _require_fitting(path, given, fixed, wanted if None in space else None)
-    _decide_branches(given, fixed)
+    if not dynamic:  # else a branch may be that of this size alone
+        _decide_branches(given, fixed)
     chosen = {} if image_input is None else {"image_input": image_input}
     return Network(
         graph=given.model,
@@ -68,6 +74,7 @@ def from_onnx(
         labels=labels,
         origin={"kind": "onnx", "name": path.name, "sha256": sha256_of(path), **chosen},
         precision=given.precision,
+        smallest=1 if dynamic else None,
     )
 
 
@@ -148,6 +155,15 @@ def _size(path: pathlib.Path, space: tuple[int | None, ...], wanted: tuple[int, 
             "leave the size out, or write the file again"
         )
     return known  # type: ignore[return-value]
+
+
+def _require_open(path: pathlib.Path, space: tuple[int | None, ...]) -> None:
+    """The file leaves height and width open."""
+    if any(side is not None for side in space):
+        raise OptionError(
+            f"{path} is made for images of {'×'.join(str(side or 'any') for side in space)} pixels; leave --size out, "
+            "or write the file again with both sides open"
+        )
 
 
 def _python(value: Any) -> Any:

@@ -62,7 +62,11 @@ class SceneNet(nn.Module):
 
 
 def from_scenes(
-    name: str, weights: str = "default", size: tuple[int, int] | None = None, classes: int | None = None
+    name: str,
+    weights: str = "default",
+    size: tuple[int, int] | None = None,
+    classes: int | None = None,
+    dynamic: bool = False,
 ) -> Network:
     """One of the bundled networks; nothing is downloaded.
 
@@ -72,6 +76,7 @@ def from_scenes(
             :mod:`lmonnx.exporters.sources.checkpoint`.
         size: height and width in pixels, instead of those of the scenes, 128 × 128.
         classes: number of classes, for a seed or a file.
+        dynamic: take images of any size; ``size`` is then that of the proof and of photographs.
 
     Raises:
         WeightsError: if there are no such weights, or their file is missing, damaged, or of another network.
@@ -88,6 +93,7 @@ def from_scenes(
         origin = fill(module, weights, size or SIZE)
     return from_module(
         module,
+        dynamic=dynamic,
         preprocessing=Preprocessing(size=size or SIZE, mean=MEAN, std=STD),
         labels=labels,
         origin={"kind": "scenes", "name": name, **origin},

@@ -22,7 +22,11 @@ PREFIX = "timm:"
 
 
 def from_timm(
-    source: str, weights: str = "default", size: tuple[int, int] | None = None, classes: int | None = None
+    source: str,
+    weights: str = "default",
+    size: tuple[int, int] | None = None,
+    classes: int | None = None,
+    dynamic: bool = False,
 ) -> Network:
     """One of timm's image classifiers.
 
@@ -37,6 +41,7 @@ def from_timm(
             :mod:`lmonnx.exporters.sources.checkpoint`.
         size: height and width in pixels, instead of those of the tag.
         classes: number of classes, for a seed or a file.
+        dynamic: take images of any size; ``size`` is then that of the proof and of photographs.
 
     Raises:
         MissingExtraError: if timm is not installed.
@@ -67,6 +72,7 @@ def from_timm(
     return from_module(
         module,
         size=size,
+        dynamic=dynamic,
         preprocessing=preprocessing_of(config, size),
         labels=labels_of(config) if pretrained else None,
         origin={"kind": "timm", "name": source, **origin},

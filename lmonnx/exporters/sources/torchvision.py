@@ -64,6 +64,7 @@ def from_torchvision(
     weights: str = "default",
     size: tuple[int, int] | None = None,
     classes: int | None = None,
+    dynamic: bool = False,
 ) -> Network:
     """One of torchvision's image classifiers, in the form that it is served in with torchvision's weights.
 
@@ -79,6 +80,7 @@ def from_torchvision(
             random weights from the seed N, or a file, see :mod:`lmonnx.exporters.sources.checkpoint`.
         size: height and width in pixels, instead of those of the weights' preset.
         classes: number of classes, for a seed or a file.
+        dynamic: take images of any size; ``size`` is then that of the proof and of photographs.
 
     Raises:
         WeightsError: if there are no such weights, they cannot be downloaded, or they are those of another network.
@@ -103,6 +105,7 @@ def from_torchvision(
     return from_module(
         module,
         size=size,
+        dynamic=dynamic,
         preprocessing=_preprocessing(transforms, size),
         labels=categories if published and count == len(categories) else None,
         origin={"kind": "torchvision", "name": name, **origin},

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, sides
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import intersection, majority, union
@@ -58,6 +58,7 @@ def _join(facts: _Join) -> Callable[..., Masked]:
         axes = _common_axes(node, masked)
         data = op.call(node.op_type, *map(_data, operands), **attributes(node))
         mask = intersection(op, [x.mask for x in masked])
+        _require_extents(node, operands, data, axes)
         # Where an operand alone is removed its zero says nothing of the others: only one shared mask is certain.
         alike = all(x.mask is masked[0].mask for x in masked) and mask is masked[0].mask
         all_finite = finite and all(map(_finite, operands))
@@ -105,9 +106,27 @@ def _common_axes(node: ir.Node, masked: Sequence[Masked]) -> tuple[int, ...]:
     return axes
 
 
+def _require_extents(node: ir.Node, operands: Sequence[Operand], data: ir.Value, axes: Sequence[int]) -> None:
+    """Where the extents of space are open, those of the result have to be those of the masked operands.
+
+    Raises:
+        UnknownShapeError: if an unmasked one may have a larger extent, over which the others are broadcast.
+    """
+    rank = len(extents(data))
+    pairs = [(value, x) for value, x in zip(node.inputs, operands, strict=True) if value is not None]
+    for axis in (axis for axis in axes if extents(data)[axis] is None):
+        fitting = {1, *(sides(value)[axis] for value, x in pairs if isinstance(x, Masked))} - {None}
+        for value, x in pairs:
+            shape = () if isinstance(x, Masked) else sides(value)
+            if rank - axis <= len(shape) and shape[axis - rank] not in fitting:
+                raise UnknownShapeError(f"whether {value.name!r} has the height and width of the others is not known")
+
+
 def stretched(op: Op, mask: ir.Value, space: Sequence[int | None], axes: Sequence[int]) -> ir.Value:
     """``mask`` with the extents ``space`` on the axes ``axes``, where a value was broadcast over them."""
     have = extents(mask)
+    if any(have[axis] is not None and space[axis] is None for axis in axes):
+        raise UnknownShapeError("the height and width over which it is repeated are not known")
     if all(have[axis] == space[axis] for axis in axes):
         return mask
     full = [space[axis] or 1 if axis in axes else 1 for axis in range(len(space))]
@@ -166,6 +185,8 @@ def matmul(op: Op, node: ir.Node, a: Operand, b: Operand) -> Masked:
         raise Refused(MIXES, axes=x.axes)
     if len(extents(other)) > x.rank:  # type: ignore[arg-type]
         raise Refused("the other operand has more axes than the activation")
+    if None in extents(x.data)[1:] and set(extents(other)[:-2]) - {1}:  # type: ignore[arg-type]
+        raise UnknownShapeError(f"whether {_data(other).name!r} fits the height and width is not known")  # type: ignore[union-attr]
     return x.but(data=op.MatMul(_data(a), _data(b)), zero=False, nonnegative=False)
 
 
@@ -190,6 +211,8 @@ def einsum(op: Op, node: ir.Node, *operands: Operand) -> Masked:
     space = [own[axis] for axis in x.axes]
     if not {*space} <= {*right}:
         raise Refused(MIXES)
+    if None in extents(x.data)[1:] and any(letter in space for letter in left.replace(own, "", 1)):
+        raise UnknownShapeError("whether its operands agree on height and width is not known")
     inner = [axis for axis in range(x.rank) if axis not in (0, *x.axes)]
     mask = op.Squeeze(x.mask, ints(inner)) if inner else x.mask
     order = [letter for letter in right if letter in (own[0], *space)]

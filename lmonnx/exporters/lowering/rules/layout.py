@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.adaptive import adaptive_pool
 from lmonnx.exporters.lowering.registry import Refused, attributes, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, sides
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
+
+FIXED = "export with a fixed size"
 
 
 @rule("Transpose")
@@ -47,10 +50,12 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
     [N, C, H, W] -> [N, C, H·W] or [N, G, C/G, H, W]: space merged, or channels split; the mask goes along.
     """
     x = unpadded(x)
-    before, after = extents(x.data), _resolved(x.data, node.outputs[0])
+    opened = None in extents(x.data)[1:]
+    before, after = _numbered(node) if opened else (extents(x.data), _resolved(x.data, node.outputs[0]))
+    change = _sides(node) if opened else f"{_text(before)} to {_text(after)}"
     groups = factors(before, after)
     if groups is None:
-        raise Refused(f"how it maps {_text(before)} to {_text(after)} is not known", "export with a fixed size")
+        raise Refused(f"how it maps {change} is not known", FIXED)
     if len(after) == 2 and groups[0] == ([0], [0]):
         return _vector(op, node, x, shape)
     axes: list[int] = []
@@ -70,20 +75,28 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
     if mixed:
         rows = any(0 in old and len(old) > 1 and any(axis in x.axes for axis in old) for old, _ in groups)
         raise Refused(
-            f"mapping {_text(before)} to {_text(after)} mixes {'batch and space' if rows else 'space with other axes'}",
-            "keep the batch an axis of its own, as a MatMul over channels does" if rows else None,
+            f"mapping {change} mixes {'batch and space' if rows else 'space with other axes'}",
+            FIXED if opened else "keep the batch an axis of its own, as a MatMul over channels does" if rows else None,
             axes=None if rows else tuple(axes),
         )
     if not axes:
         return _vector(op, node, x, shape)
     if lost:
-        raise Refused(f"mapping {_text(before)} to {_text(after)} keeps one spatial axis and flattens another")
+        raise Refused(f"mapping {change} keeps one spatial axis and flattens another")
+    data = op.call(node.op_type, x.data, *shape, **attributes(node))
+    if opened:
+        return x.but(data=data, mask=_laid_out_like(op, x.mask, data, node.outputs[0], axes), axes=tuple(axes))
     target = [-1 if axis == 0 else (after[axis] or 0) if axis in axes else 1 for axis in range(len(after))]
-    return x.but(
-        data=op.call(node.op_type, x.data, *shape, **attributes(node)),
-        mask=op.Reshape(x.mask, ints(target)),
-        axes=tuple(axes),
-    )
+    return x.but(data=data, mask=op.Reshape(x.mask, ints(target)), axes=tuple(axes))
+
+
+def _laid_out_like(op: Op, mask: ir.Value, data: ir.Value, source: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """``mask`` with the extents of ``data``, which is ``source`` in the source, on the axes of space."""
+    after = extents(source)
+    ones = ints([-1, *[1] * (len(after) - 1)])
+    made = op.Reshape(mask, op.Where(np.array([axis in axes for axis in range(len(after))]), op.Shape(data), ones))
+    made.shape = ir.Shape([None, *(after[axis] if axis in axes else 1 for axis in range(1, len(after)))])
+    return made
 
 
 def _vector(op: Op, node: ir.Node, x: Masked, shape: Sequence[ir.Value | None]) -> ir.Value:
@@ -133,6 +146,34 @@ def factors(before: Sequence[int | None], after: Sequence[int | None]) -> _Group
                 return None
         groups.append((old, new))
     return groups
+
+
+#: Stand for open extents beside the batch: primes, as many as any value has axes.
+OPEN = tuple(2**exponent - 1 for exponent in (89, 107, 127, 521, 607, 1279, 2203))
+
+
+def _numbered(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes before and after ``node``, one prime for each name of an open extent; one may follow from the others.
+
+    Raises:
+        UnknownShapeError: if more of them are not known.
+    """
+    before, after = sides(node.inputs[0]), sides(node.outputs[0])  # type: ignore[arg-type]
+    names = [side for side in dict.fromkeys(before) if isinstance(side, str)]
+    number = dict(zip(names, (BATCH, *OPEN), strict=False))
+    left = tuple(side if isinstance(side, int) else number.get(side or "", 0) for side in before)
+    right = tuple(side if isinstance(side, int) else number.get(side or "", 0) for side in after)
+    if 0 in left or right.count(0) > 1:
+        raise UnknownShapeError(f"how it maps {_sides(node)} is not known")
+    rest, odd = divmod(math.prod(left), math.prod(side or 1 for side in right))
+    if odd or (0 not in right and rest != 1):
+        raise UnknownShapeError(f"how it maps {_sides(node)} is not known")
+    return left, tuple(side or rest for side in right)
+
+
+def _sides(node: ir.Node) -> str:
+    pairs = (sides(value) for value in (node.inputs[0], node.outputs[0]))  # type: ignore[arg-type]
+    return " to ".join("×".join("?" if side is None else str(side) for side in pair) for pair in pairs)
 
 
 def _resolved(before: ir.Value, after: ir.Value) -> tuple[int | None, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
-from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.builder import Op, extents, ints, sides
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.norms import standardise
 
@@ -94,15 +95,26 @@ def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:
     """X of layout [N, C, …space] standardised over space and the C / groups channels of each group."""
     x = unpadded(x)
     if x.axes != tuple(range(2, x.rank)):
-        raise Refused("it needs the layout [N, C, …space]")
-    shape = [0, groups, _channels(x) // groups, *x.space]
+        remedy = "export with a fixed size" if None in extents(x.data)[1:] else None
+        raise Refused("it needs the layout [N, C, …space]", remedy)
+    data, back = _split(op, x, groups)
     split = x.but(
-        data=op.Reshape(x.data, ints(shape)),
+        data=data,
         mask=op.Unsqueeze(x.mask, ints([2])),
         axes=tuple(axis + 1 for axis in x.axes),
     )
     data = standardise(op, split, range(2, x.rank + 1), epsilon)
-    return x.but(data=op.Reshape(data, ints([0, _channels(x), *x.space])), zero=False, nonnegative=False)
+    return x.but(data=op.Reshape(data, back), zero=False, nonnegative=False)
+
+
+def _split(op: Op, x: Masked, groups: int) -> tuple[ir.Value, ir.Value | np.ndarray]:
+    """[N, C, …space] as [N, groups, C / groups, …space], and the shape that undoes it."""
+    shape = [0, groups, _channels(x) // groups]
+    if None not in extents(x.data)[2:]:
+        return op.Reshape(x.data, ints([*shape, *x.space])), ints([0, _channels(x), *x.space])
+    data = op.Reshape(x.data, op.Concat(ints(shape), op.Shape(x.data, start=2), axis=0))
+    data.shape = ir.Shape([*sides(x.data)[:1], *shape[1:], *sides(x.data)[2:]])
+    return data, op.Shape(x.data)
 
 
 def _affine(op: Op, x: Masked, scale: ir.Value, bias: ir.Value) -> Masked:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
 from lmonnx.exporters.lowering.rules.joins import stretched
-from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, sides
 from lmonnx.exporters.ops.masked import Masked
 
 #: An end of a Slice that is taken for the end of the batch: exporters write the largest int32 or int64.
@@ -83,6 +83,9 @@ def expand(op: Op, node: ir.Node, x: Masked, shape: ir.Value) -> Masked:
     x, after = unpadded(x), extents(node.outputs[0])
     if len(after) != x.rank:
         raise Refused("it puts new axes before the batch")
+    before, beyond = sides(node.inputs[0]), sides(node.outputs[0])  # type: ignore[arg-type]
+    if any(after[axis] is None and (beyond[axis] is None or beyond[axis] != before[axis]) for axis in x.axes):
+        raise UnknownShapeError("the height and width over which it is repeated are not known")
     mask = stretched(op, x.mask, after, x.axes)
     return x.but(data=op.Expand(x.data, shape), mask=mask)
 

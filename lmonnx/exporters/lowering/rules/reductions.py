@@ -10,6 +10,7 @@ from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, con
 from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.ops.masks import kept_if
 from lmonnx.exporters.ops.pools import any_kept, extreme_over_kept, mean_over_kept
 
 #: The reductions that add up: over kept positions they are the op on the zeroed map, and not rescaled.
@@ -48,6 +49,9 @@ def reduce(op: Op, node: ir.Node, x: Masked, axes: Operand = None) -> Masked | i
     if all(axis in over or extents(x.data)[axis] == 1 for axis in x.axes):
         return data
     mask, rest = any_kept(op, x.mask, spatial, 1), x.axes
+    left = {axis: extents(x.data)[axis] for axis in x.axes if axis not in over}
+    if set(left.values()) <= {1, None}:
+        mask = kept_if(op, mask, x.data, {axis: 1 for axis, extent in left.items() if extent is None})
     if not keepdims:
         mask, rest = op.Squeeze(mask, ints(over)), x.axes_without(over)
     return Masked(data, mask, rest, zero=True, nonnegative=x.nonnegative or node.op_type in SUMS[1:])

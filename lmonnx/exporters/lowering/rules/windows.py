@@ -12,7 +12,7 @@ from lmonnx.exporters.lowering.rules.parts import cut
 from lmonnx.exporters.ops.builder import Op, extents, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
-from lmonnx.exporters.ops.masks import as_float, covers
+from lmonnx.exporters.ops.masks import as_float, covers, kept_if
 from lmonnx.exporters.ops.pools import (
     around,
     average_pool,
@@ -24,6 +24,8 @@ from lmonnx.exporters.ops.pools import (
 )
 from lmonnx.masking import Window
 
+#: The end of a Slice that takes all.
+LAST = 2**63 - 1
 #: Entries before and after, by axis.
 _Amounts: TypeAlias = dict[int, tuple[int, int]]
 
@@ -77,13 +79,16 @@ def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
     if node.op_type == "AveragePool" and _over_channels(x, settings):
         return unpadded(x).but(data=op.call(node.op_type, x.data, **settings))
     window = window_of(x, settings["kernel_shape"], settings)
-    if window.kernel == x.space and x.border is None and not any(map(any, window.pads)):
+    space = dict(zip(x.axes, zip(extents(x.data)[2:], window.kernel, strict=True), strict=True))
+    unpadded_ = x.border is None and not any(map(any, window.pads))
+    whole = unpadded_ and all(extent in (None, kernel) for extent, kernel in space.values())
+    unsettled = {axis: kernel for axis, (extent, kernel) in space.items() if extent is None and whole}
+    if whole and not unsettled:
         return _global(op, x, "ReduceMax" if node.op_type == "MaxPool" else "ReduceMean")
-    if node.op_type == "MaxPool":
-        return max_pool(op, x, window, settings)
-    if x.border is not None and x.border.value != 0:
+    if node.op_type == "AveragePool" and x.border is not None and x.border.value != 0:
         raise Refused("an average over a border that is not 0 is not defined")
-    return average_pool(op, x, window, settings)
+    y = (max_pool if node.op_type == "MaxPool" else average_pool)(op, x, window, settings)
+    return y.but(mask=kept_if(op, y.mask, x.data, unsettled))
 
 
 def _over_channels(x: Masked, settings: dict[str, Any]) -> bool:
@@ -139,7 +144,7 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
 def _cropped(op: Op, x: Masked, amount_of: _Amounts) -> tuple[Masked, _Amounts]:
     """``x`` without what negative amounts cut off, and the amounts that are left."""
     off = {axis: (-min(before, 0), -min(after, 0)) for axis, (before, after) in amount_of.items()}
-    cuts = {axis: (a, (extents(x.data)[axis] or 0) - b, 1) for axis, (a, b) in off.items() if a or b}
+    cuts = {axis: (a, _end(extents(x.data)[axis], b), 1) for axis, (a, b) in off.items() if a or b}
     if not cuts:
         return x, amount_of
     if not set(cuts) <= set(x.axes):
@@ -147,6 +152,11 @@ def _cropped(op: Op, x: Masked, amount_of: _Amounts) -> tuple[Masked, _Amounts]:
     x = unpadded(x)
     left = {axis: (max(before, 0), max(after, 0)) for axis, (before, after) in amount_of.items()}
     return x.but(data=cut(op, x.data, cuts), mask=cut(op, x.mask, cuts)), left
+
+
+def _end(extent: int | None, off: int) -> int:
+    """Where a cut of ``off`` pixels at the end of an axis ends; counted from the end where the extent is open."""
+    return extent - off if extent is not None else -off or LAST
 
 
 def _pads(rank: int, amount_of: _Amounts) -> np.ndarray:
