@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: test check release demo mutations fuzz zoo dist clean
 
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/ready
 	$(BIN)/ruff check
