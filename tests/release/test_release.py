@@ -37,7 +37,7 @@ def test_the_wheel_holds_the_package_and_its_networks(wheel: Path) -> None:
     assert {"lmonnx/py.typed", "lmonnx/weights/README.md"} <= names
     assert {name.partition("/")[0] for name in names} == {"lmonnx", f"lmonnx-{lmonnx.__version__}.dist-info"}
     assert (fields["Version"], fields["License-Expression"]) == (lmonnx.__version__, "Apache-2.0")
-    assert set(fields.get_all("Provides-Extra", [])) == {"export", "dev"}
+    assert set(fields.get_all("Provides-Extra", [])) == {"export", "timm", "dev"}
     for package in EXPORT_ONLY:
         wanted = [line for line in fields.get_all("Requires-Dist", []) if re.match(rf"{package}\b(?!-)", line)]
         assert all("extra ==" in line for line in wanted), wanted
