@@ -147,6 +147,13 @@ def test_what_exporters_leave(name: str, tmp_path: Path) -> None:
     proven(build(steps, SHAPE, opset), tmp_path)
 
 
+def test_a_pad_of_zeros_before_a_maximum(tmp_path: Path) -> None:
+    """As Keras has it; onnxruntime fuses the two, and loses the zeros where nothing else is above them."""
+    below = step("Sub", "0", np.array(5.0))
+    padded = step("Pad", "1", ints(0, 0, 1, 1, 0, 0, 1, 1)), step("MaxPool", "2", kernel_shape=[3, 3], strides=[2, 2])
+    proven(build((CONV, below, *padded, *after(3)), SHAPE, 13), tmp_path)
+
+
 #: A batch of 1 written into the graph, in steps behind CONV, which gives [1, 4, 11, 12].
 LITERALS: dict[str, Sequence[Step]] = {
     "a vector": (POOL, step("Reshape", "1", ints(1, 4))),

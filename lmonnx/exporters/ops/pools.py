@@ -32,11 +32,11 @@ def around(border: Border | None, pads: Pads) -> Pads:
     return tuple((a + c, b + d) for (a, b), (c, d) in zip(border.pads, pads, strict=True))
 
 
-def bordered(op: Op, data: ir.Value, border: Border | None, kernel: Sequence[int]) -> ir.Value:
-    """``data`` [N, C, H, W] with the pending border's constant around it, for a pool of ``kernel``.
+def bordered(op: Op, data: ir.Value, border: Border | None, kernel: Sequence[int] | None) -> ir.Value:
+    """``data`` [N, C, H, W] with the pending border's constant around it, for an average of ``kernel``, or a maximum.
 
-    onnxruntime makes a constant Pad the pool's own padding, and then refuses one that is not smaller than the kernel:
-    such a border is put in the place of a Pad by edge.
+    onnxruntime makes a Pad of zeros the pool's own padding. It then refuses one that is not smaller than the kernel,
+    and a MaxPool loses the zeros (seen in 1.31): such a border is put in the place of a Pad by edge.
 
     Raises:
         UnknownShapeError: if it is such a border of a map whose height and width are not known.
@@ -46,7 +46,8 @@ def bordered(op: Op, data: ir.Value, border: Border | None, kernel: Sequence[int
     begins, ends = zip(*border.pads, strict=True)
     pads = ints([0, 0, *begins, 0, 0, *ends])
     assert data.dtype is not None
-    if all(max(pair) < extent for pair, extent in zip(border.pads, kernel, strict=True)):
+    narrow = kernel is not None and all(max(a) < b for a, b in zip(border.pads, kernel, strict=True))
+    if narrow or border.value != 0:
         return op.Pad(data, pads, np.array(border.value, data.dtype.numpy()), mode="constant")
     space = extents(data)[2:]
     if None in space:
@@ -66,7 +67,7 @@ def max_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> M
         pooled = op.MaxPool(zeroed(op, x), **attributes)
         return Masked(pooled, mask, x.axes, zero=True, nonnegative=blind(window, extents(x.data)[2:]) is None)
     assert x.data.dtype is not None
-    data = bordered(op, replaced(op, x, lowest(x.data.dtype)), x.border, window.kernel)
+    data = bordered(op, replaced(op, x, lowest(x.data.dtype)), x.border, None)
     y = Masked(op.MaxPool(data, **attributes), mask, x.axes)
     return y.but(data=replaced(op, y, 0), zero=True)
 

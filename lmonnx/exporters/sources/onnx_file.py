@@ -203,14 +203,18 @@ def _plain(path: pathlib.Path, given: Given, array: Array) -> tuple[Array, ...]:
 
 
 def _session(path: pathlib.Path, *, as_written: bool = False) -> onnxruntime.InferenceSession:
-    """A session of the file, on a CPU; ``as_written`` leaves every node as it is, under its name."""
+    """A session of the file, on a CPU; ``as_written`` leaves every node as it is, under its name.
+
+    A Pad of zeros before a MaxPool, as Keras has it, would lose its zeros when they are fused (onnxruntime 1.31).
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
     # As ONNX defines it: the integer kernels that quantised nodes are fused to round otherwise, and some saturate.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if as_written:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    fusion = ["Pad_Fusion"]
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=fusion)
 
 
 def _answers(session: onnxruntime.InferenceSession, given: Given, array: Array) -> list[Array]:
