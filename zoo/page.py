@@ -32,9 +32,9 @@ def page(rows: Sequence[Support]) -> str:
     others = [row for row in torchvision if not is_cnn(row.name)]
     parts = [
         HEAD,
-        f"## torchvision {_version(cnns, 'torchvision')}: {_share(cnns)} of its CNN classifiers\n",
+        f"## torchvision {_version(cnns, 'torchvision')}: {_share(cnns)} CNN classifiers tried\n",
         _table(cnns),
-        f"## timm {_version(timm, 'timm')}: {_share(timm)} of the list\n{TIMM}",
+        f"## timm {_version(timm, 'timm')}: {_share(timm)} tried of the list\n{TIMM}",
         _table(timm),
         "## Not CNNs: refused, by name of the operator\n",
         *(f"- `{row.name}`: {'; '.join(row.why)}" if row.verdict == "refused" else f"- `{row.name}`: {row.verdict}"
