@@ -9,10 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.errors import SourceError
-from lmonnx.exporters.graphs import constant_for
-from lmonnx.exporters.lowering.registry import BATCH, attributes, known
+from lmonnx.exporters.lowering.registry import BATCH, attributes, constant_for, known
+from lmonnx.exporters.ops.builder import LAST
 
-LAST = 2**63 - 1
 #: Operators that may write a number in the place of the batch.
 LITERAL = ("Concat", "Expand", "Flatten", "Gather", "Reshape", "Slice", "Squeeze")
 
@@ -103,10 +102,10 @@ def _reshape(node: ir.Node) -> None:
     x, shape = node.inputs[0], known(node.inputs[1])
     if shape is None or shape.size < 2 or x is None or not x.shape:
         return
-    merges, merged = shape[0] > 1 and x.shape[0] == 1, shape[0] == 1 != x.shape[0]
-    if shape[0] != 1 and not merges:
+    if shape[0] < 1 or 1 not in (shape[0], x.shape[0]):
         return
-    first = -1 if (merges or merged) and (shape != -1).all() else 0
+    moved = shape[0] != x.shape[0]
+    first = -1 if moved and (shape != -1).all() else 0
     node.replace_input_with(1, constant_for(node, "shape", np.array([first, *shape[1:]], np.int64)))
     node.attributes.pop("allowzero", None)
 

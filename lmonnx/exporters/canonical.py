@@ -8,11 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.errors import SourceError
-from lmonnx.exporters.graphs import constant_for
-from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, attributes
+from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, attributes, constant_for
 from lmonnx.exporters.ops.builder import extents, sides
 
-FIXED = "export with a fixed size"
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
 

@@ -9,21 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from lmonnx.exporters.lowering.registry import attributes, known
+from lmonnx.exporters.lowering.registry import attributes, constant_for, known
 from lmonnx.exporters.ops.masks import output_extents
 from lmonnx.masking import Window
-
-
-def constant_for(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    """An initializer ``<node>/<name>`` in the graph that ``node`` stands in; names of nodes are unique."""
-    assert isinstance(node.graph, ir.Graph)
-    tensor = ir.tensor(array)
-    value = ir.Value(
-        name=f"{node.name}/{name}", const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
-    )
-    node.graph.register_initializer(value)
-    return value
-
 
 FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -61,8 +49,10 @@ def infer_shapes(model: ir.Model) -> None:
 
 def _drop_ceil_mode(node: ir.Node) -> bool:
     """Whether ``node`` is a pool that lost its ceil_mode, because it has the windows that it has without."""
+    if node.op_type not in ("AveragePool", "MaxPool"):
+        return False
     settings, space = attributes(node), _space(node)
-    if node.op_type not in ("AveragePool", "MaxPool") or not settings.get("ceil_mode", 0) or not space:
+    if not settings.get("ceil_mode", 0) or settings.get("auto_pad", "NOTSET") != "NOTSET" or not space:
         return False
     ones, pads = (1,) * len(space), settings.get("pads", (0,) * 2 * len(space))
     window = Window(
@@ -71,8 +61,6 @@ def _drop_ceil_mode(node: ir.Node) -> bool:
         dilations=settings.get("dilations", ones),
         pads=tuple(zip(pads[: len(space)], pads[len(space) :], strict=True)),
     )
-    if settings.get("auto_pad", "NOTSET") != "NOTSET":
-        return False
     if output_extents(window, space) != output_extents(replace(window, ceil_mode=True), space):
         return False
     node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)

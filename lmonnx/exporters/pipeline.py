@@ -18,6 +18,7 @@ from lmonnx.exporters.forms import require_pixels, written
 from lmonnx.exporters.graphs import weights_with
 from lmonnx.exporters.lowering.adaptive import least_side
 from lmonnx.exporters.lowering.engine import Lowered, lower
+from lmonnx.exporters.lowering.registry import FIXED
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.opsets import require_opset
 from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
@@ -165,7 +166,7 @@ def _smallest(graph: ir.Graph, network: Network) -> int:
     """
     fitting = least_side(graph, min(network.size))
     if fitting is None:
-        raise SourceError(f"a window is larger than its map at {network.size}; export with a fixed size")
+        raise SourceError(f"a window is larger than its map at {network.size}; {FIXED}")
     return max(network.smallest or 1, fitting)
 
 

@@ -196,14 +196,13 @@ def inputs(
 def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """Compares an exported graph with the reference, and with the original network where nothing is removed.
 
-    The reference in float64 is the measure, in float32 the yardstick.
+    The reference in float64 is the measure, in float32 the yardstick. A graph of any size is asked at the network's
+    size with the whole suite, and at two others with a part of it.
 
     Args:
         runner: the written file, on a CPU.
         network: where it comes from.
         rules: the mask rules that it was lowered with.
-
-    A graph of any size is asked at the network's size with the whole suite, and at two others with a part of it.
 
     Raises:
         SourceError: if the network takes no other size.
@@ -275,7 +274,8 @@ class _Answers:
         # The law that the reference itself has to obey: an all-True mask, the first, gives the original's output.
         (original,) = _differences(self.original, [a[:1] for a in self.exact], scales)
         if self.coarse is not None:
-            theirs = [max(one, *_differences(*self.coarse, scales)) for one in theirs]
+            rounding = max(_differences(*self.coarse, scales))
+            theirs = [max(one, rounding) for one in theirs]
         rows = [Row(name + where, mine[i], theirs[i], self.ceiling) for i, name in enumerate(self.masks)]
         return [*rows, Row(f"original, no mask{where}", original, theirs[0], self.ceiling)]
 

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.errors import SourceError
-from lmonnx.exporters.graphs import constant_for, take_over
-from lmonnx.exporters.lowering.registry import attributes, known
+from lmonnx.exporters.graphs import take_over
+from lmonnx.exporters.lowering.registry import attributes, constant_for, known
 
 #: The opset of a normalised graph whose own is older.
 OPSET = 18

@@ -184,10 +184,10 @@ def adaptive_max(x: Masked, size: tuple[int, int]) -> Value:
 def _rescaled(x: Masked, op: Callable[[Tensor], Tensor], rules: MaskRules) -> Masked:
     """The AveragePool row of the rules, for a pool `op` that is linear."""
     mask = wide(x.mask).to(wide(x.data).dtype)
-    data, seen = op(wide(x.zeroed())), op(mask)
+    data, seen, whole = op(wide(x.zeroed())), op(mask), op(torch.ones_like(mask[:1]))
     if rules.average == "valid":
-        data = data * op(torch.ones_like(mask)) / torch.where(seen > 0, seen, 1)
-    return Masked(data.to(x.data.dtype), (seen > 0) | (op(torch.ones_like(mask[:1])) == 0), x.axes)
+        data = data * whole / torch.where(seen > 0, seen, 1)
+    return Masked(data.to(x.data.dtype), (seen > 0) | (whole == 0), x.axes)
 
 
 def window_sum(x: Tensor, window: Window, fill: float = 0.0) -> Tensor:

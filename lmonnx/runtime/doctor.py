@@ -251,9 +251,10 @@ def _needs() -> list[tuple[str, str | None, str | None]]:
         requirements = importlib.metadata.requires("lmonnx") or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    found = filter(None, map(_REQUIREMENT.match, requirements))
-    needs = [(match["name"], match["least"], match["extra"]) for match in found]
-    return list({need[0]: need for need in reversed(needs)}.values())[::-1]
+    needs: dict[str, tuple[str, str | None, str | None]] = {}
+    for match in filter(None, map(_REQUIREMENT.match, requirements)):
+        needs.setdefault(match["name"], (match["name"], match["least"], match["extra"]))
+    return [*needs.values()]
 
 
 def _version(name: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import Refused, attributes
+from lmonnx.exporters.lowering.registry import FIXED, Refused, attributes
 from lmonnx.exporters.ops.builder import extents
 from lmonnx.exporters.ops.masks import output_extents
 from lmonnx.masking import Window
@@ -27,7 +27,7 @@ def adaptive_pool(node: ir.Node) -> Refused | None:
     x, indices = node.inputs[0], users[0].inputs[1]
     if x is not None and None in extents(x)[2:]:
         why = "it begins an adaptive pool to more than 1×1, whose windows depend on the height and width"
-        return Refused(why, "export with a fixed size")
+        return Refused(why, FIXED)
     if x is None or indices is None or len(extents(indices)) != 5:
         why = "it begins a choice of single pixels by their places, as nearest-exact interpolation is exported"
         return Refused(why, "interpolate by nearest or linear")
@@ -89,7 +89,8 @@ def _fits(graph: ir.Graph, known: dict[ir.Value, int], axis: int) -> bool:
     for node in graph:
         operands = [known[value] for value in node.inputs if value in known]
         if operands:
-            made, extent = _through(node, axis, max(operands)), max(operands)
+            extent = max(operands)
+            made = _through(node, axis, extent)
             if made < 1 or any(extent < dilation for dilation in attributes(node).get("dilations", ())):
                 return False
             known.update(dict.fromkeys(node.outputs, made))

@@ -6,10 +6,9 @@ place in an image any more; on the map the same operators act at every position.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import attributes, known
+from lmonnx.exporters.lowering.registry import attributes, constant_for, known
 from lmonnx.exporters.lowering.rules.pointwise import POINTWISE
 from lmonnx.exporters.ops.builder import extents
 
@@ -98,19 +97,12 @@ def _over_maps(graph: ir.Graph, node: ir.Node, x: ir.Value) -> None:
         settings, (weights, *bias) = attributes(node), [known(value) for value in node.inputs[1:]]
         assert weights is not None
         matrix = settings.get("alpha", 1.0) * (weights.T if settings.get("transB", 0) else weights)
-        product = ir.node("MatMul", [node.inputs[0], _constant(graph, f"{node.name}/weights", matrix)])
+        product = ir.node("MatMul", [node.inputs[0], constant_for(node, "weights", matrix)])
         product.name, nodes = f"{node.name}/product", [product]
         if bias and bias[0] is not None:
-            added = _constant(graph, f"{node.name}/bias", settings.get("beta", 1.0) * bias[0])
+            added = constant_for(node, "bias", settings.get("beta", 1.0) * bias[0])
             nodes.append(ir.node("Add", [product.outputs[0], added], name=str(node.name)))
         for made in nodes:
             made.outputs[0].name = f"{made.name}/made"
             made.outputs[0].type, made.outputs[0].shape = y.type, shape
         ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [y], nodes[-1].outputs)
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(array)
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
-    graph.register_initializer(value)
-    return value

@@ -17,7 +17,7 @@ from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.dense import recognise_dense
 from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
-from lmonnx.exporters.lowering.registry import INTERNAL_DOMAIN, RULES, Operand, Refused
+from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, drawing, undefined
@@ -178,7 +178,7 @@ class _Lowering:
             self.refuse(node, Refused(why))  # and copied, so that the nodes behind it are looked at too
         if node.domain == INTERNAL_DOMAIN:
             if node.inputs[0] is None or None in extents(node.inputs[0])[1:]:
-                self.refuse(node, Refused("the height and width of its map are not known", "export with a fixed size"))
+                self.refuse(node, Refused("the height and width of its map are not known", FIXED))
                 return
             self.lower(node, [self.kept_everywhere(operands[0]), *operands[1:]])
             lowered = self.values[node.outputs[0]]
@@ -214,7 +214,7 @@ class _Lowering:
         except (Refused, QuantisedError) as refusal:
             self.refuse(node, refusal if isinstance(refusal, Refused) else Refused(*refusal.args))
         except UnknownShapeError as unknown:
-            self.refuse(node, Refused(str(unknown), "export with a fixed size"))
+            self.refuse(node, Refused(str(unknown), FIXED))
 
     def adopt(self, node: ir.Node, value: ir.Value, made: Masked | ir.Value) -> None:
         """Gives what the rule made for ``value`` the source's name and shape, unless it has them from before.

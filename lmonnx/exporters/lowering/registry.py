@@ -22,6 +22,9 @@ INTERNAL_DOMAIN = "lmonnx"
 #: What the batch is called in shapes.
 BATCH = "batch"
 
+#: What to do where open extents of the image are in the way.
+FIXED = "export with a fixed size"
+
 RULES: dict[str, Rule] = {}
 
 
@@ -66,6 +69,17 @@ def known(value: ir.Value | None) -> np.ndarray | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
+def constant_for(node: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+    """An initializer ``<node>/<name>`` in the graph that ``node`` stands in; names of nodes are unique."""
+    assert isinstance(node.graph, ir.Graph)
+    tensor = ir.tensor(array)
+    value = ir.Value(
+        name=f"{node.name}/{name}", const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
+    )
+    node.graph.register_initializer(value)
+    return value
+
+
 def constant(operand: Operand, what: str) -> Any:
     """The numpy array behind ``operand``.
 
@@ -73,7 +87,7 @@ def constant(operand: Operand, what: str) -> Any:
         Refused: if it is not known before the graph runs.
     """
     if not isinstance(operand, ir.Value) or operand.const_value is None:
-        raise Refused(f"{what} is computed while the graph runs", "export with a fixed size")
+        raise Refused(f"{what} is computed while the graph runs", FIXED)
     return operand.const_value.numpy()
 
 

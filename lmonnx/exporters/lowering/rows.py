@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import BATCH, attributes, known
 from lmonnx.exporters.lowering.rules.joins import JOINS
+from lmonnx.exporters.lowering.rules.parts import WHOLE
 
 MIXED = "it mixes the rows of a batch, so that a result depends on the images and masks beside it"
 
@@ -81,7 +82,7 @@ def _cut(node: ir.Node, _: Sequence[bool]) -> bool:
     if batch not in places:
         return False
     i = places.index(batch)
-    return not (starts[i] == 0 and ends[i] >= 2**31 - 1 and (steps is None or steps[i] == 1))
+    return not (starts[i] == 0 and ends[i] >= WHOLE and (steps is None or steps[i] == 1))
 
 
 def _product(node: ir.Node, following: Sequence[bool]) -> bool:
@@ -91,7 +92,7 @@ def _product(node: ir.Node, following: Sequence[bool]) -> bool:
     for value, turned in zip(node.inputs[:2], transposed, strict=True):
         batch = _batch_axis(value)
         back = None if batch is None or value is None else len(value.shape or ()) - batch
-        places.append({1: 2, 2: 1}.get(back or 0, back) if turned else back)  # 1 is the last axis
+        places.append(3 - back if turned and back is not None else back)  # 1 is the last axis
     left, right = places
     return left == 1 or right == 2 or (all(following[:2]) and (left == 2) and (right == 1))
 

@@ -17,6 +17,10 @@ from lmonnx.masking import MaskRules
 RULE_KEY, SOURCE_KEY = "lmonnx.rule", "lmonnx.source"
 
 
+#: The end of a Slice up to the last entry, whatever the extent.
+LAST = 2**63 - 1
+
+
 class UnknownShapeError(ValueError):
     """A shape that a rule has to know was not inferred."""
 

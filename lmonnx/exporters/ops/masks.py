@@ -110,7 +110,8 @@ def blind(window: Window, space: Sequence[int | None]) -> np.ndarray | None:
     for count, extent, stride, taps in zip(
         output_extents(window, known), known, window.strides, _taps(window), strict=True
     ):
-        seeing.append([any(0 <= i * stride + tap < extent for tap in taps) for i in range(count)])
+        read = stride * np.arange(count)[:, None] + [*taps]
+        seeing.append(((read >= 0) & (read < extent)).any(axis=1))
     beside = ~np.logical_and.outer(*seeing)
     return beside[None, None] if beside.any() else None
 

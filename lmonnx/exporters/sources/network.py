@@ -52,11 +52,6 @@ class Network:
     smallest: int | None = None
 
     @property
-    def dynamic(self) -> bool:
-        """Whether the graph takes images of any size."""
-        return self.smallest is not None
-
-    @property
     def channels(self) -> int:
         """Number of channels of the image."""
         (image,) = self.graph.graph.inputs

@@ -63,7 +63,7 @@ def seeded(module: Any, seed: int, size: tuple[int, int] = SIZE) -> Any:
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     state = {name: tensor for name, tensor in module.state_dict().items() if name in parameters}
     classifier = [name for name, tensor in state.items() if tensor.ndim == 2][-1:]
-    norms = {name for name, part in module.named_modules() if _keeps_statistics(part)}
+    norms = [name for name, part in module.named_modules() if _keeps_statistics(part)]
     for name, tensor in state.items():
         normed = name.rpartition(".")[0] in norms
         if _is_factor(name, tensor):
@@ -74,7 +74,8 @@ def seeded(module: Any, seed: int, size: tuple[int, int] = SIZE) -> Any:
             smaller = 0.2 if name in classifier else 1.0
             values = smaller * math.sqrt(6 / tensor[0].numel()) * _uniform(bits, tensor.shape)
         tensor.copy_(torch.from_numpy(np.asarray(values)))
-    _measure(module, bits, size)
+    if norms:
+        _measure(module, norms, bits, size)
     return module
 
 
@@ -86,11 +87,8 @@ def _is_factor(name: str, tensor: torch.Tensor) -> bool:
     return not name.endswith("bias") and bool((start != 0).all()) and bool((tensor == start).all())
 
 
-def _measure(module: Any, bits: np.random.PCG64, size: tuple[int, int]) -> None:
-    """Gives the norms of ``module`` that keep statistics those of random images."""
-    norms = [name for name, part in module.named_modules() if _keeps_statistics(part)]
-    if not norms:
-        return
+def _measure(module: Any, norms: Sequence[str], bits: np.random.PCG64, size: tuple[int, int]) -> None:
+    """Gives ``norms``, the parts of ``module`` that keep statistics, those of random images."""
     twin = duplicate(module).double().eval()
     for name in norms:
         norm = twin.get_submodule(name)

@@ -20,6 +20,7 @@ _Join: TypeAlias = tuple[Callable[[list[bool]], bool], bool, bool]
 
 
 MIXES = "it mixes positions with each other, as an MLP over space does"
+COMPARES = "a product of two activations compares positions with each other, as attention does"
 
 
 def _never(_: list[bool]) -> bool:
@@ -178,7 +179,7 @@ def _kept_part(op: Op, x: Masked, mask: ir.Value) -> ir.Value:
 def matmul(op: Op, node: ir.Node, a: Operand, b: Operand) -> Masked:
     """A product over channels at every position; one over space would mix positions."""
     if isinstance(a, Masked) and isinstance(b, Masked):
-        raise Refused("a product of two activations compares positions with each other, as attention does")
+        raise Refused(COMPARES)
     x = unpadded(a if isinstance(a, Masked) else b)  # type: ignore[arg-type]
     other = b if isinstance(a, Masked) else a
     if x.rank - (1 if isinstance(a, Masked) else 2) in x.axes:
@@ -201,7 +202,7 @@ def einsum(op: Op, node: ir.Node, *operands: Operand) -> Masked:
     """A product of one activation with plain operands that keeps its batch and its space."""
     masked = [unpadded(x) for x in operands if isinstance(x, Masked)]
     if len(masked) > 1:
-        raise Refused("a product of two activations compares positions with each other, as attention does")
+        raise Refused(COMPARES)
     equation = str(attributes(node)["equation"]).replace(" ", "")
     left, _, right = equation.partition("->")
     own = next(letters for letters, x in zip(left.split(","), operands, strict=False) if isinstance(x, Masked))

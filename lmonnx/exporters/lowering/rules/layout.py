@@ -9,12 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.adaptive import adaptive_pool
-from lmonnx.exporters.lowering.registry import Refused, attributes, rule, unpadded
+from lmonnx.exporters.lowering.registry import FIXED, Refused, attributes, rule, unpadded
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, sides
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
-
-FIXED = "export with a fixed size"
 
 
 @rule("Transpose")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, rule, unpadded
+from lmonnx.exporters.lowering.registry import FIXED, Operand, Refused, attributes, rule, unpadded
 from lmonnx.exporters.ops.builder import Op, extents, ints, sides
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.norms import standardise
@@ -95,7 +95,7 @@ def _grouped(op: Op, x: Masked, groups: int, epsilon: float) -> Masked:
     """X of layout [N, C, …space] standardised over space and the C / groups channels of each group."""
     x = unpadded(x)
     if x.axes != tuple(range(2, x.rank)):
-        remedy = "export with a fixed size" if None in extents(x.data)[1:] else None
+        remedy = FIXED if None in extents(x.data)[1:] else None
         raise Refused("it needs the layout [N, C, …space]", remedy)
     data, back = _split(op, x, groups)
     split = x.but(

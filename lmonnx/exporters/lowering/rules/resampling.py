@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
+from lmonnx.exporters.lowering.registry import FIXED, Operand, Refused, attributes, constant, rule, unpadded
 from lmonnx.exporters.lowering.rules.windows import block
 from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import neighbour_pad, rings, zeroed
@@ -34,7 +34,7 @@ def resize(
     if any(after[a] != n for a, n in enumerate(extents(x.data)) if a and a not in x.axes):
         raise Refused("it resizes channels")
     if any(after[a] is None for a in x.axes):
-        raise Refused("the size that it makes is not known", "export with a fixed size")
+        raise Refused("the size that it makes is not known", FIXED)
     count = [after[a] or 0 for a in x.axes]
     factor = np.array([n / m for n, m in zip(count, x.space, strict=True)])
     full = np.ones(x.rank, np.float32)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
 from lmonnx.exporters.lowering.rules.parts import cut
-from lmonnx.exporters.ops.builder import Op, extents, scalar
+from lmonnx.exporters.ops.builder import LAST, Op, extents, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers, kept_if
@@ -24,8 +24,6 @@ from lmonnx.exporters.ops.pools import (
 )
 from lmonnx.masking import Window
 
-#: The end of a Slice that takes all.
-LAST = 2**63 - 1
 #: Entries before and after, by axis.
 _Amounts: TypeAlias = dict[int, tuple[int, int]]
 
