@@ -276,7 +276,7 @@ def _slice(draft: Draft, n: Sequence[int]) -> None:
 
 
 def _pad(draft: Draft, n: Sequence[int]) -> None:
-    """A constant Pad before a window, or a reflect or edge Pad."""
+    """A constant Pad before a window, or one that is cropped, or a reflect or edge Pad."""
     value, (channels, *space) = draft.pick(n[0])
     amounts = [n[1] % 3, n[2] % 3, n[3] % 3, n[4] % 2]
     pads = np.array([0, 0, *amounts[:2], 0, 0, *amounts[2:]])
@@ -288,6 +288,10 @@ def _pad(draft: Draft, n: Sequence[int]) -> None:
         draft.map(draft.add("Pad", value, pads, mode=mode), (channels, *grown))
         return
     padded = draft.add("Pad", value, pads, np.array(float(n[5] // 3 % 2) * -0.5))
+    if n[5] // 6:
+        last = np.array([2**31 - 1] * 2)
+        padded = draft.add("Slice", padded, np.array([1, 1]), last, np.array([2, 3]))
+        grown = [grown[0] - 1, grown[1] - 1]
     if n[5] // 3 % 2 or n[4] % 2:
         weight = draft.weights(3, channels, 3, 3)
         draft.map(draft.add("Conv", padded, weight, pads=[0, 0, 0, 0]), (3, grown[0] - 2, grown[1] - 2))

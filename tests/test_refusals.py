@@ -63,6 +63,17 @@ REFUSALS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "by", "reason"),
+    [(0, 2, 1, "nothing but the constant of a Pad"), (-1, -(2**31), -1, "turns a constant Pad around")],
+)
+def test_a_slice_of_a_border(begin: int, end: int, by: int, reason: str) -> None:
+    cut = step("Slice", "0", *(np.array([number]) for number in (begin, end, 3, by)))
+    (offence,) = refused(step("Pad", "x", np.array([0, 0, 0, 2, 0, 0, 0, 0])), cut).offences
+    assert offence.operator == "Slice"
+    assert reason in offence.why
+
+
 @pytest.mark.parametrize("name", REFUSALS)
 def test_each_reason(name: str) -> None:
     one, reason = REFUSALS[name]

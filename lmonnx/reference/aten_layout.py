@@ -21,11 +21,11 @@ from lmonnx.reference.activation import Masked, RefusedError, Value
 
 
 def _slice(_: MaskRules, x: Masked, dim: int, start: int | None, end: int | None, step: int) -> Value:
-    return layout.crop(x, dim, range(x.data.shape[dim])[slice(start, end, step)])
+    return layout.crop(x, dim, range(x.shape[dim])[slice(start, end, step)])
 
 
 def _narrow(_: MaskRules, x: Masked, dim: int, start: int, length: int) -> Value:
-    start %= x.data.shape[dim]
+    start %= x.shape[dim]
     return layout.crop(x, dim, range(start, start + length))
 
 

@@ -31,8 +31,10 @@ BORDER_READERS = frozenset(
         "dropout",
         "feature_dropout",
         "max_pool2d",
+        "narrow",
         "pad",
         "permute",
+        "slice",
         "sym_size",
     ]
 )

@@ -84,15 +84,33 @@ def take(x: Masked, indices: Tensor, dim: int) -> Masked:
 
 
 def crop(x: Masked, dim: int, positions: range) -> Masked:
-    """The slice `positions` of an axis; over space the mask follows. The batch has no slice but the whole."""
+    """The slice `positions` of an axis, of which a pending border is a part; over space the mask follows.
+
+    The batch has no slice but the whole.
+    """
     dim %= x.data.ndim
-    if positions == range(x.data.shape[dim]):
+    if positions == range(x.shape[dim]):
         return x
     if dim == 0:
         raise RefusedError("it slices the batch")
-    places = torch.tensor(list(positions), dtype=torch.int64, device=x.data.device)
+    border, read = x.border, list(positions)
+    if border and dim in x.axes:
+        border, read = _uncover(border, x.axes.index(dim), positions, x.data.shape[dim])
+    places = torch.tensor(read, dtype=torch.int64, device=x.data.device)
     mask = x.mask.index_select(dim, places) if dim in x.axes else x.mask
-    return Masked(x.data.index_select(dim, places), mask, x.axes)
+    return Masked(x.data.index_select(dim, places), mask, x.axes, border)
+
+
+def _uncover(border: Border, i: int, positions: range, extent: int) -> tuple[Border | None, list[int]]:
+    """What `positions` of space axis `i` leave of a border, None for nothing, and which of the `extent` pixels."""
+    before, _ = border.pads[i]
+    pixels = [0 <= position - before < extent for position in positions]
+    if True not in pixels:
+        raise RefusedError("it leaves nothing but the constant of a Pad that no window has read")
+    pads = list(border.pads)
+    pads[i] = (pixels.index(True), pixels[::-1].index(True))
+    left = Border(tuple(pads), border.value) if any(map(any, pads)) else None
+    return left, [p - before for p, pixel in zip(positions, pixels, strict=True) if pixel]
 
 
 def split(x: Masked, sizes: Sequence[int], dim: int) -> tuple[Masked, ...]:
@@ -277,10 +295,8 @@ def pad_constant(x: Masked, pads: Sequence[tuple[int, int]], value: float) -> Ma
     if any(pads[0]):
         raise RefusedError("it pads the batch")
     if any(extent < 0 for pair in pads for extent in pair):
-        if x.border:
-            raise RefusedError("a negative padding crops a Pad that no window has read")
         for axis, (before, after) in enumerate(pads):
-            x = crop(x, axis, range(x.data.shape[axis])[max(-before, 0) : x.data.shape[axis] + min(after, 0)])
+            x = crop(x, axis, range(x.shape[axis])[max(-before, 0) : x.shape[axis] + min(after, 0)])
         pads = [(max(before, 0), max(after, 0)) for before, after in pads]
     flat = [0 if axis in x.axes else extent for axis, pair in reversed([*enumerate(pads)]) for extent in pair]
     if not any(map(any, pads)):

@@ -21,7 +21,9 @@ from lmonnx.reference.onnx_elementwise import JOINS, POINTWISE
 Rule = Callable[..., Value | tuple[Value, ...]]
 
 # What passes a pending border on, because it is no operator at all or reads the border.
-BORDER_READERS = frozenset({"AveragePool", "Conv", "Dropout", "Identity", "MaxPool", "Pad", "Shape", "Transpose"})
+BORDER_READERS = frozenset(
+    {"AveragePool", "Conv", "Dropout", "Identity", "MaxPool", "Pad", "Shape", "Slice", "Transpose"}
+)
 
 # What removed positions of each operand are read as where the function is not finite everywhere: the
 # logarithm of a 0 that nobody reads would make every gradient NaN.
@@ -154,7 +156,7 @@ def _hardmax(call: Call, x: Masked) -> Value:
 
 
 def _slice(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
-    for axis, positions in onnx_plain.slices(call, x.data.shape, inputs):
+    for axis, positions in onnx_plain.slices(call, x.shape, inputs):
         x = layout.crop(x, axis, positions)
     return x
 

@@ -20,8 +20,8 @@ def windows() -> list[Case]:
         source = str(len(before) - 1) if before else "x"
         return case(f"{operator}/{name}", *before, step(operator, source, **attributes), rules=rules or MaskRules())
 
-    def pad(value: float, *pads: int) -> Step:
-        return step("Pad", "x", np.array([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]]), np.array(float(value)))
+    def pad(value: float, *pads: int, of: str = "x") -> Step:
+        return step("Pad", of, np.array([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]]), np.array(float(value)))
 
     relu = step("Relu", "x")
     three = {"kernel_shape": [3, 3]}
@@ -64,6 +64,26 @@ def windows() -> list[Case]:
             "Pad/cut and zero, then MaxPool",
             pad(0, -1, -1, 1, 1),
             step("MaxPool", "0", kernel_shape=[1, 1], strides=[2, 2]),
+        ),
+        case(
+            "Pad/zero, cut on the other side by a Slice, then AveragePool",
+            pad(0, 0, 0, 1, 1),
+            step("Slice", "0", np.array([1, 1]), np.array([2**31 - 1, 2**31 - 1]), np.array([2, 3])),
+            step("AveragePool", "1", kernel_shape=[1, 1], strides=[2, 2]),
+        ),
+        case(
+            "Pad/1.5, cut and every other by a Slice, then Conv",
+            CONV,
+            pad(1.5, 3, 2, 2, 3, of="0"),
+            step("Slice", "1", np.array([1, 2]), np.array([-1, -2]), np.array([2, 3]), np.array([2, 1])),
+            step("Slice", "2", np.array([1]), np.array([3]), np.array([1])),
+            step("Conv", "3", w(4, 2, 3, 3)),
+        ),
+        case(
+            "Pad/zero, cut by a Pad, then MaxPool",
+            pad(0, 1, 1, 1, 1),
+            pad(0, -2, 0, 1, -1, of="0"),
+            step("MaxPool", "1", **three),
         ),
         case("Pad/cut alone", CONV, step("Pad", "0", np.array([0, 0, -2, 0, 0, 0, -1, -3]))),
         case("Pad/no pixels", pad(0, 0, 0, 0, 0), step("Conv", "0", w(4, 3, 3, 3))),

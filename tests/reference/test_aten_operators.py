@@ -240,7 +240,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "sampled weight": (lambda x: F.conv2d(x, x.mean((2, 3))[:1, :, None, None]) + F.prelu(x, x[0, :, 0, 0]), "batch"),
     "quadratic einsum": (lambda x: torch.einsum("nchw,nkhw->nck", x, x), "two activations"),
     "einsum over space": (lambda x: torch.einsum("nchw,wk->nchk", x, torch.ones(8, 3).to(x)), "over space"),
-    "cropped border": (lambda x: F.max_pool2d(F.pad(F.pad(x, (1, 1)), (-1, 0)), 2), "crops a Pad"),
+    "nothing but border": (lambda x: F.max_pool2d(F.pad(x, (4, 0))[..., :3], 2), "nothing but the constant"),
     "rows of blocks": (lambda x: x.reshape(-1, 6, 3, 4, 2, 4).transpose(2, 3).reshape(-1, 24, 3, 8), "merges"),
     "other norm": (lambda x: torch.linalg.vector_norm(x, 3, dim=(2, 3)), "order 3"),
 }

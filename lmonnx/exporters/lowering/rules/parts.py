@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -10,10 +11,12 @@ import onnx_ir as ir
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
 from lmonnx.exporters.lowering.rules.joins import stretched
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, sides
-from lmonnx.exporters.ops.masked import Masked
+from lmonnx.exporters.ops.masked import Border, Masked
 
 #: An end of a Slice that is taken for the end of the batch: exporters write the largest int32 or int64.
 WHOLE = 2**31 - 1
+#: Begin, stop and step, by axis.
+Cuts: TypeAlias = dict[int, tuple[int, int, int]]
 
 
 @rule("Gather")
@@ -57,7 +60,6 @@ def slice_(
     op: Op, node: ir.Node, x: Masked, starts: Operand, ends: Operand, axes: Operand = None, steps: Operand = None
 ) -> Masked:
     """A part of the channels has the mask of the whole; a part of space has that part of the mask."""
-    x = unpadded(x)
     begins, stops = (constant(bound, "where it cuts").tolist() for bound in (starts, ends))
     along = list(range(len(begins))) if axes is None else [int(a) % x.rank for a in constant(axes, "axes")]
     strides = [1] * len(begins) if steps is None else constant(steps, "steps").tolist()
@@ -65,11 +67,42 @@ def slice_(
     begin, stop, stride = cuts.pop(0, (0, WHOLE, 1))
     if begin != 0 or stop < WHOLE or stride != 1:
         raise Refused("it takes a part of the batch")
+    return cropped(op, x, cuts)
+
+
+def cropped(op: Op, x: Masked, cuts: Cuts) -> Masked:
+    """``x`` from begin to stop in steps along each of the axes, the batch not among them.
+
+    A pending border is part of what is cut; what is left of it stays pending.
+    """
+    if x.border is not None:
+        border, cuts = _around_cut(x, x.border, cuts)
+        x = x.but(border=border if any(map(any, border.pads)) else None)
     space = {axis: one for axis, one in cuts.items() if axis in x.axes}
-    return x.but(data=cut(op, x.data, cuts), mask=cut(op, x.mask, space))
+    return x.but(data=_cut(op, x.data, cuts), mask=_cut(op, x.mask, space))
 
 
-def cut(op: Op, value: ir.Value, cuts: dict[int, tuple[int, int, int]]) -> ir.Value:
+def _around_cut(x: Masked, border: Border, cuts: Cuts) -> tuple[Border, Cuts]:
+    """What ``cuts`` leave of ``border``, which lies around ``x``, and the cuts of ``x`` alone."""
+    pads, inner = [], dict(cuts)
+    for axis, extent, (before, after) in zip(x.axes, x.space, border.pads, strict=True):
+        begin, stop, step = cuts.get(axis, (0, WHOLE, 1))
+        if step < 1:
+            raise Refused("it turns a constant Pad around that no window has read")
+        taken = range(before + extent + after)[begin:stop:step]
+        inside = [place - before for place in taken if 0 <= place - before < extent]
+        if not inside:
+            raise Refused("it leaves nothing but the constant of a Pad that no window has read")
+        first = taken.index(inside[0] + before)
+        pads.append((first, len(taken) - first - len(inside)))
+        if len(inside) < extent:
+            inner[axis] = inside[0], inside[-1] + 1, step
+        else:
+            inner.pop(axis, None)
+    return Border(tuple(pads), border.value), inner
+
+
+def _cut(op: Op, value: ir.Value, cuts: Cuts) -> ir.Value:
     """``value`` from begin to stop in steps along each of the axes."""
     if not cuts:
         return value

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
-from lmonnx.exporters.lowering.rules.parts import cut
+from lmonnx.exporters.lowering.rules.parts import cropped
 from lmonnx.exporters.ops.builder import LAST, Op, extents, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
@@ -120,7 +120,7 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
     amount_of = dict(zip(which, zip(amounts[: len(which)], amounts[len(which) :], strict=True), strict=True))
     if any(amount_of.get(0, ())):
         raise Refused("it pads the batch")
-    x, amount_of = _cropped(op, x, amount_of)
+    x, amount_of = _without(op, x, amount_of)
     mode = attributes(node).get("mode", "constant")
     space = tuple(amount_of.get(axis, (0, 0)) for axis in x.axes)
     if mode == "constant":
@@ -139,22 +139,16 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
     return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)
 
 
-def _cropped(op: Op, x: Masked, amount_of: _Amounts) -> tuple[Masked, _Amounts]:
+def _without(op: Op, x: Masked, amount_of: _Amounts) -> tuple[Masked, _Amounts]:
     """``x`` without what negative amounts cut off, and the amounts that are left."""
     off = {axis: (-min(before, 0), -min(after, 0)) for axis, (before, after) in amount_of.items()}
-    cuts = {axis: (a, _end(extents(x.data)[axis], b), 1) for axis, (a, b) in off.items() if a or b}
+    cuts = {axis: (a, -b or LAST, 1) for axis, (a, b) in off.items() if a or b}
     if not cuts:
         return x, amount_of
     if not set(cuts) <= set(x.axes):
         raise Refused("a Pad that cuts channels off is not defined", "cut with Slice")
-    x = unpadded(x)
     left = {axis: (max(before, 0), max(after, 0)) for axis, (before, after) in amount_of.items()}
-    return x.but(data=cut(op, x.data, cuts), mask=cut(op, x.mask, cuts)), left
-
-
-def _end(extent: int | None, off: int) -> int:
-    """Where a cut of ``off`` pixels at the end of an axis ends; counted from the end where the extent is open."""
-    return extent - off if extent is not None else -off or LAST
+    return cropped(op, x, cuts), left
 
 
 def _pads(rank: int, amount_of: _Amounts) -> np.ndarray:
