@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test check release demo mutations fuzz zoo dist clean
+.PHONY: test check release demo mutations fuzz zoo bench dist clean
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -33,6 +33,10 @@ fuzz: .venv/ready
 # Exports and checks every published network, and writes docs/models.md; goes on where it stopped. Takes hours.
 zoo: .venv/ready
 	$(BIN)/python -m zoo
+
+# What a mask costs on five networks, against the plain graph and the authors' algorithm; wants a machine to itself.
+bench: .venv/ready
+	$(BIN)/python -m benchmarks.speed
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lmonnx.explain import Explanation
     from lmonnx.exporters import Export, Verification, export, inspect, verify
     from lmonnx.runtime import Box, Prediction, Preprocessing, Runner, load
+    from lmonnx.speed import bench
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Preprocessing",
     "Runner",
     "Verification",
+    "bench",
     "export",
     "inspect",
     "load",
@@ -39,6 +41,7 @@ _HOMES = {
     "lmonnx.explain": ("Explanation",),
     "lmonnx.exporters": ("Export", "Verification", "export", "inspect", "verify"),
     "lmonnx.runtime": ("Box", "Prediction", "Preprocessing", "Runner", "load"),
+    "lmonnx.speed": ("bench",),
 }
 
 #: Packages of the base installation, by the name they are imported under.

@@ -23,6 +23,10 @@ ALLOWED = {
         VOCABULARY | {"lmonnx", "lmonnx.exporters", "lmonnx.reference", "lmonnx.runtime"},
         {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"},
     ),
+    "speed": (
+        VOCABULARY | {"lmonnx.speed", "lmonnx.exporters", "lmonnx.runtime"},
+        {"torch", "onnx_ir"},
+    ),
     "exporters/ops": (VOCABULARY | {"lmonnx.exporters.ops"}, {"onnx_ir", "onnxscript"}),
     "exporters/lowering": (VOCABULARY | {"lmonnx.exporters.ops", "lmonnx.exporters.lowering"}, {"onnx_ir"}),
 }
@@ -75,6 +79,7 @@ def test_public_names() -> None:
         "Preprocessing",
         "Runner",
         "Verification",
+        "bench",
         "export",
         "inspect",
         "load",

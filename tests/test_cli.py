@@ -19,6 +19,7 @@ import lmonnx
 from lmonnx import cli
 from lmonnx.errors import OptionError
 from lmonnx.masking import MaskRules
+from lmonnx.options import parse_rules
 from lmonnx.runtime import distributions
 from tests.cases import w
 from tests.graphs import build, step
@@ -170,10 +171,10 @@ def test_a_host_without_torch_says_what_to_install() -> None:
 
 
 def test_rules_are_read() -> None:
-    assert cli.parse_rules("average=area,concat=any") == MaskRules(average="area", concat="any")
-    assert cli.parse_rules("") == MaskRules()
+    assert parse_rules("average=area,concat=any") == MaskRules(average="area", concat="any")
+    assert parse_rules("") == MaskRules()
     with pytest.raises(OptionError, match="rings"):
-        cli.parse_rules("rings=kernel")
+        parse_rules("rings=kernel")
 
 
 def test_predict_under_masks_and_boxes(folder: Path) -> None:

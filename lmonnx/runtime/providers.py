@@ -45,13 +45,17 @@ class Driver:
 _NO_DEVICE = (34, 100)  # cuInit on a machine without a GPU: the driver is a stub, or has none
 
 
-def open_session(model: str | bytes, provider: Provider, threads: int | None) -> onnxruntime.InferenceSession:
+def open_session(
+    model: str | bytes, provider: Provider, threads: int | None, trace: str | None = None
+) -> onnxruntime.InferenceSession:
     """A session of a graph.
 
     Args:
         model: path of an ONNX file, or its content.
         provider: ``"auto"`` takes CUDA if it works and the CPU otherwise; ``"cuda"`` takes nothing else.
         threads: threads within an operator; ``None`` leaves the number to onnxruntime.
+        trace: beginning of the name of a file to which the session writes, at the end of its profiling, what every
+            node took; ``None`` for no profiling.
 
     Raises:
         OptionError: if an option has a value that is not allowed, or CUDA is asked for and does not work.
@@ -66,6 +70,8 @@ def open_session(model: str | bytes, provider: Provider, threads: int | None) ->
     options = runtime.SessionOptions()
     options.use_deterministic_compute = True
     options.intra_op_num_threads = threads or 0
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, trace
     for name, value in _AS_ONNX_DEFINES.items():
         options.add_session_config_entry(name, value)
     providers = _providers(provider)
