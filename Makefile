@@ -22,7 +22,7 @@ demo: .venv/ready
 dist: .venv/ready
 	$(BIN)/python -m build
 
-# Which tests see which of the ten faults.
+# Which tests see which of the planted faults.
 mutations: .venv/ready
 	$(BIN)/python -m tests.mutations
 

@@ -12,10 +12,11 @@ from tests.families.joins import joins
 from tests.families.layout import layout, parts, resampling
 from tests.families.norms import norms, quantised
 from tests.families.pointwise import pointwise, reductions
+from tests.families.reach import reaching
 from tests.families.windows import windows
 
 __all__ = ["CASES", "Case", "w"]
 
-FAMILIES = (windows, reductions, pointwise, joins, layout, parts, resampling, norms, quantised)
+FAMILIES = (windows, reaching, reductions, pointwise, joins, layout, parts, resampling, norms, quantised)
 CASES = [case for family in FAMILIES for case in family()]
 assert len({case.name for case in CASES}) == len(CASES)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from lmonnx.exporters.lowering import reach
 from lmonnx.exporters.lowering.registry import RULES, attributes
 from lmonnx.exporters.lowering.rules import joins, windows
 from lmonnx.exporters.ops import fill, masks, norms, pools
@@ -27,6 +28,11 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 def one_ring_fewer(patch: pytest.MonkeyPatch) -> None:
     rings = fill.rings
     patch.setattr(fill, "rings", lambda window: max(0, rings(window) - 1))
+
+
+def one_ring_nearer(patch: pytest.MonkeyPatch) -> None:
+    found = reach.reach
+    patch.setattr(reach, "reach", lambda *given: max(0, found(*given) - 1))
 
 
 def no_zeroing_before_a_pool(patch: pytest.MonkeyPatch) -> None:
@@ -111,6 +117,7 @@ def where_to_mul(patch: pytest.MonkeyPatch) -> None:
 
 MUTATIONS: dict[str, Mutation] = {
     "t - 1": one_ring_fewer,
+    "reach - 1": one_ring_nearer,
     "no zeroing before a pool": no_zeroing_before_a_pool,
     "all/any swapped": any_for_all,
     "border filled": border_filled,

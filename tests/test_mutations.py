@@ -1,4 +1,4 @@
-"""Each of the ten faults turns a test of the operators red. Which tests see which: ``make mutations``."""
+"""Each of the faults turns a test of the operators red. Which tests see which: ``make mutations``."""
 
 from __future__ import annotations
 

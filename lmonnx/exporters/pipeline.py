@@ -133,7 +133,8 @@ def export(
         except VerificationError as error:
             raise VerificationError("; ".join(filter(None, (str(error), _infinite(network))))) from error
         if not verification.passed:
-            raise VerificationError(_failure(verification, lowered, network, rules))
+            every = lower(plain, rules, layout=network.layout, all_kept=True)
+            raise VerificationError(_failure(verification, every, network, rules))
         stamp(dataclasses.replace(contract, verified=verification.summary()), temporary)
     return Export(destination, verification)
 

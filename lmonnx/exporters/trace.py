@@ -53,7 +53,7 @@ def trace(lowered: Lowered, network: Network, rules: MaskRules) -> list[Step]:
     The ONNX front end of the reference runs the plain graph of the network, whatever its source.
 
     Args:
-        lowered: the graph.
+        lowered: the graph, with every value at all positions that it keeps.
         network: where it comes from.
         rules: the mask rules that it was lowered with.
     """

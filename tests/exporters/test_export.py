@@ -98,7 +98,8 @@ def test_failed_proof_names_the_first_node_that_differs(tmp_path: Path, monkeypa
 def test_every_node_equals_the_reference(source: str, tmp_path: Path) -> None:
     given = Small().eval() if source == "module" else onnx_file(tmp_path / "in.onnx", *HEAD)
     network = resolve(given, size=(33, 40) if source == "module" else None)
-    lowered = lower(normalise(network.graph, network.size, network.layout), MaskRules(), layout=network.layout)
+    plain = normalise(network.graph, network.size, network.layout)
+    lowered = lower(plain, MaskRules(), layout=network.layout, all_kept=True)
     steps = trace(lowered, network, MaskRules())
     assert len(steps) >= 4
     assert all(step.same_mask for step in steps)

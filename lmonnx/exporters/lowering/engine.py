@@ -17,6 +17,7 @@ from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.dense import recognise_dense
 from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
+from lmonnx.exporters.lowering.reach import note_rings
 from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, RULES, Operand, Refused
 from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
@@ -58,13 +59,14 @@ class Lowered:
     values: dict[str, Masked | ir.Value]
 
 
-def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW") -> Lowered:
+def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW", all_kept: bool = False) -> Lowered:
     """Lowers a normalised model with one image input of known channels, height and width.
 
     Args:
         source: what :func:`lmonnx.exporters.normalise.normalise` returns; it is left as it is.
         rules: the mask rules; of ``rings`` and ``removed`` the defaults only.
         layout: of the source's image input, ``"NCHW"`` or ``"NHWC"``. The new image input is NCHW.
+        all_kept: compute every value at all positions that it keeps, also at those that nothing reads.
 
     Raises:
         OptionError: if the rules ask for what only the reference has.
@@ -76,6 +78,10 @@ def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW") -> Lowere
     source = source.clone()
     recognise_blocks(source.graph)
     recognise_dense(source.graph)
+    first = _Lowering(source, rules, layout)
+    lowered = first.run()
+    if all_kept or not note_rings(source.graph, first.op, first.values):
+        return lowered
     return _Lowering(source, rules, layout).run()
 
 

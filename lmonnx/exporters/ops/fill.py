@@ -49,17 +49,20 @@ def rings(window: Window) -> int:
     return max(d * (k - 1) for d, k in zip(window.dilations, window.kernel, strict=True))
 
 
-def neighbour_pad(op: Op, x: Masked, window: Window) -> ir.Value:
+def neighbour_pad(op: Op, x: Masked, window: Window, count: int | None = None) -> ir.Value:
     """Fills what ``window`` reads: removed pixels take the mean of their filled neighbours, ring by ring.
+
+    ``count`` is the number of rings if fewer will do than a window can read that has seen a kept pixel.
 
     ``x.data`` is [N, C, H, W]. One ring, with box3 the 3×3 sum of stride 1 over zero padding (Balasubramanian
     & Feizi, ICCV 2023): x + r ⊙ box3(x), where r = (1 − m) / (box3(m) + 1e-5) where box3(m) > 0, else 0.
     box3 of the data is nine times an AveragePool; the nine goes into r, which depends on the mask alone.
     """
-    if rings(window) == 0:
+    count = rings(window) if count is None else min(count, rings(window))
+    if count == 0:
         return x.data
     data, mask = zeroed(op, x), x.mask
-    for _ in range(rings(window)):
+    for _ in range(count):
         near, reached = counted(op, mask, BOX3), covers(op, mask, BOX3)
         ring = as_float(op, op.And(reached, op.Not(mask)))
         share = op.Div(op.Mul(ring, op.number(9.0)), op.Add(near, op.number(1e-5)))

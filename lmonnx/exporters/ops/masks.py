@@ -108,7 +108,7 @@ def blind(window: Window, space: Sequence[int | None]) -> np.ndarray | None:
         return None
     seeing = []
     for count, extent, stride, taps in zip(
-        output_extents(window, known), known, window.strides, _taps(window), strict=True
+        output_extents(window, known), known, window.strides, taps_of(window), strict=True
     ):
         read = stride * np.arange(count)[:, None] + [*taps]
         seeing.append(((read >= 0) & (read < extent)).any(axis=1))
@@ -131,9 +131,9 @@ def intersection(op: Op, masks: Sequence[ir.Value]) -> ir.Value:
     """Kept where all of ``masks`` keep. A mask that contains another one adds nothing and is left out."""
     needed: list[ir.Value] = []
     for mask in masks:
-        if any(_contains(mask, other) for other in needed):
+        if any(contains(mask, other) for other in needed):
             continue
-        needed = [other for other in needed if not _contains(other, mask)] + [mask]
+        needed = [other for other in needed if not contains(other, mask)] + [mask]
     return reduce(lambda a, b: _both(op, a, b), needed)
 
 
@@ -154,7 +154,7 @@ def _both(op: Op, a: ir.Value, b: ir.Value) -> ir.Value:
     return both
 
 
-def _taps(window: Window) -> list[set[int]]:
+def taps_of(window: Window) -> list[set[int]]:
     """For each axis, where a window reads relative to its output's position times the stride."""
     return [
         {dilation * tap - before for tap in range(kernel)}
@@ -178,26 +178,26 @@ def _space(mask: ir.Value) -> tuple[Any, ...]:
     return (_space(inner), change, window.strides, window.ceil_mode)
 
 
-def _contains(big: ir.Value, small: ir.Value) -> bool:
+def contains(big: ir.Value, small: ir.Value) -> bool:
     """Whether ``big`` is known to keep all that ``small`` keeps, for masks of one extent.
 
     Three facts: a & b is within a; a window of stride 1 that reads its own position keeps what was kept, if there
     are as many windows as pixels; and of two windows of one stride over one mask, the one with more taps keeps more.
     So a residual block's sum has the mask of its input, and a stage of a ResNet one mask.
     """
-    if big is small or any(_contains(big, part) for part in small.meta.get("within", ())):
+    if big is small or any(contains(big, part) for part in small.meta.get("within", ())):
         return True
     if "covers" not in big.meta:
         return False
     mask, window = big.meta["covers"]
-    centred = set(window.strides) == {1} and all(0 in taps for taps in _taps(window))
-    if centred and _space(mask) == _space(big) and _contains(mask, small):
+    centred = set(window.strides) == {1} and all(0 in taps for taps in taps_of(window))
+    if centred and _space(mask) == _space(big) and contains(mask, small):
         return True
     if "covers" not in small.meta or _space(small) != _space(big):
         return False
     other, narrower = small.meta["covers"]
     return (
         narrower.strides == window.strides
-        and all(few <= many for few, many in zip(_taps(narrower), _taps(window), strict=True))
-        and _contains(mask, other)
+        and all(few <= many for few, many in zip(taps_of(narrower), taps_of(window), strict=True))
+        and contains(mask, other)
     )

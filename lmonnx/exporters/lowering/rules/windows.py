@@ -60,14 +60,15 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
     """
     settings = attributes(node)
     window = window_of(x, extents(weight)[2:], settings)  # type: ignore[arg-type]
-    data = neighbour_pad(op, x, window)
+    count = min(node.meta.get("rings", rings(window)), rings(window))
+    data = neighbour_pad(op, x, window, count)
     if x.border is not None and x.border.value == 0:
         befores, afters = zip(*joint(window, x.border).pads, strict=True)
         settings["pads"] = [*befores, *afters]
     else:
         data = bordered(op, data, x.border, window.kernel)
     mask = covers(op, x.mask, joint(window, x.border))
-    return Masked(op.Conv(data, weight, *bias, **settings), mask, x.axes, finite=x.finite or rings(window) > 0)
+    return Masked(op.Conv(data, weight, *bias, **settings), mask, x.axes, finite=x.finite or count > 0)
 
 
 @rule("MaxPool", "AveragePool")
