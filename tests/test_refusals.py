@@ -63,6 +63,51 @@ REFUSALS = {
 }  # fmt: skip
 
 
+ONE_MAP = (step("Conv", "x", w(1, 3, 3, 3)), step("Flatten", "0"))
+AGAIN = (step("Reshape", "1", np.array([0, 1, 6, 6])),)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        (step("Softmax", "1", axis=1),),
+        (step("ReduceMean", "1", np.array([1])),),
+        (step("ReduceMax", "1", np.array([1])),),
+        (step("LayerNormalization", "1", w(36), w(36)),),
+        (step("TopK", "1", np.array([2]), outputs=2),),
+        (*AGAIN, step("Conv", "2", w(4, 1, 3, 3))),
+        (*AGAIN, step("GlobalAveragePool", "2")),
+        (step("Sigmoid", "1"), step("Softmax", "2", axis=1)),
+    ],
+    ids=lambda steps: steps[-1].operator,
+)
+def test_pixels_in_a_vector_are_not_compared(behind: tuple[Step, ...]) -> None:
+    (offence,) = refused(*ONE_MAP, *behind).offences
+    assert offence.operator == behind[-1].operator
+    assert "removed ones count as pixels that are 0" in offence.why
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        (step("Relu", "1"), step("Gemm", "2", w(36, 5))),
+        (
+            step("ReduceL2", "1", np.array([1])),
+            step("Div", "1", "2"),
+            step("MatMul", "3", w(36, 5)),
+            step("Softmax", "4"),
+        ),
+        (*AGAIN, step("ReduceSum", "2", np.array([2, 3]))),
+    ],
+)
+def test_pixels_in_a_vector_may_be_added_up(behind: tuple[Step, ...]) -> None:
+    assert lowered(build((*ONE_MAP, *behind), (3, 8, 8), 18))
+
+
+def test_one_pixel_is_not_a_vector_of_pixels() -> None:
+    assert lowered(build((step("Conv", "x", w(5, 3, 8, 8)), step("Flatten", "0"), step("Softmax", "1")), (3, 8, 8), 18))
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "by", "reason"),
     [(0, 2, 1, "nothing but the constant of a Pad"), (-1, -(2**31), -1, "turns a constant Pad around")],

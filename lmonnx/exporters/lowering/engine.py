@@ -22,6 +22,7 @@ from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, RULES, Op
 from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, drawing, undefined
+from lmonnx.exporters.lowering.vectors import REMEDY, REMOVED, Vectors
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar, sides
 from lmonnx.exporters.ops.fill import QUANTISED, QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
@@ -100,6 +101,7 @@ class _Lowering:
         self.values: dict[ir.Value, Masked | ir.Value | Unknown] = {}
         self.offences: list[Offence] = []
         self.debris: set[str] = set()
+        self.vectors = Vectors()
         self.following: set[ir.Value] = set(self.source.inputs)
 
     def run(self) -> Lowered:
@@ -182,6 +184,8 @@ class _Lowering:
             return
         if why := mixed(node, [value in self.following for value in node.inputs]):
             self.refuse(node, Refused(why))  # and copied, so that the nodes behind it are looked at too
+        if self.vectors.misread(node):
+            self.refuse(node, Refused(REMOVED, REMEDY))
         if node.domain == INTERNAL_DOMAIN:
             if node.inputs[0] is None or None in extents(node.inputs[0])[1:]:
                 self.refuse(node, Refused("the height and width of its map are not known", FIXED))
@@ -217,6 +221,8 @@ class _Lowering:
                 raise Refused("only its first output is defined, and another one is read")
             for value, result in zip(node.outputs, results, strict=False):
                 self.adopt(node, value, result)
+            if isinstance(operands[0], Masked) and not isinstance(results[0], Masked):
+                self.vectors.note(node, operands[0])
         except (Refused, QuantisedError) as refusal:
             self.refuse(node, refusal if isinstance(refusal, Refused) else Refused(*refusal.args))
         except UnknownShapeError as unknown:
