@@ -20,8 +20,22 @@ CEILING = 1e-2
 #: Nor do those whose output varies less than this, relative to its largest number.
 LEAST = 1e-4
 
-#: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel.
-FOUND = (Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),)
+#: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel; a global pool and
+#: a convolution of a strip that a Reshape had left with one.
+FOUND = (
+    Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),
+    Recipe((("pool", 10, 10, 4, 7, 8, 2), ("merge space", 2, 3, 4, 4, 6, 1)), head=2, space=(12, 7)),
+    Recipe(
+        (
+            ("resize", 2, 4, 2, 2, 11, 0),
+            ("slice", 1, 4, 2, 3, 9, 8),
+            ("group norm", 4, 2, 7, 2, 8, 10),
+            ("spatial attention", 5, 9, 3, 5, 3, 0),
+        ),
+        head=0,
+        space=(6, 10),
+    ),
+)
 
 
 def check(recipe: Recipe) -> bool:

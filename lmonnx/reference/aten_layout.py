@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmonnx.masking import MaskRules
-from lmonnx.reference import functions, layout, resample
+from lmonnx.reference import functions, layout, resample, windows
 from lmonnx.reference.activation import Masked, RefusedError, Value
 
 
@@ -156,8 +156,7 @@ def _resize(mode: str, rounding: str = "") -> Callable[..., Value]:
     """
 
     def rule(_: MaskRules, x: Masked, size: Sequence[int] | None, *options: Any) -> Value:
-        if x.data.ndim != 4 or x.axes != (2, 3):
-            raise RefusedError("it resizes [N, C, H, W]")
+        x = windows.as_map(x)
         align, scales = (False, options) if rounding else (bool(options[0]), options[1:])
         factors = list((scales[0] or (None, None)) if len(scales) == 1 else scales)
         places = {}

@@ -36,7 +36,7 @@ def conv(x: Masked, weight: Tensor, bias: Tensor | None, window: Window, groups:
     Raises:
         RefusedError: if `x` is not a map with two spatial axes.
     """
-    _demand_map(x)
+    x = as_map(x)
     outer = _with_border(window, x.border)
     padded = _pad(_pad_border(neighbour_pad(x, outer, rules), x.border), window.pads, 0.0)
     data = F.conv2d(padded, weight, bias, window.strides, 0, window.dilations, groups)
@@ -98,7 +98,7 @@ def covers(mask: Tensor, window: Window) -> Tensor:
 
 def max_pool(x: Masked, window: Window) -> Value:
     """Maximum over the kept pixels of the window, 0 where there is none; a border's constant takes part."""
-    _demand_map(x)
+    x = as_map(x)
     if x.border is None and _is_global(x, window):
         return reduce_max(x, x.axes, keepdim=True)
     outer = _with_border(window, x.border)
@@ -127,7 +127,7 @@ def average_pool(
     Raises:
         RefusedError: if the pending border is not of zeros.
     """
-    _demand_map(x)
+    x = as_map(x)
     if x.border and x.border.value != 0:
         raise RefusedError(f"a Pad with the constant {x.border.value:g} reaches an average")
     if x.border is None and divisor is None and _is_global(x, window):
@@ -165,7 +165,7 @@ def channel_average(x: Masked, window: Window, *, include_pad: bool, divisor: in
 
 def adaptive_average(x: Masked, size: tuple[int, int], rules: MaskRules) -> Value:
     """Adaptive average to `size`; to 1×1 it is the global average and the result is plain."""
-    _demand_map(x)
+    x = as_map(x)
     if size == (1, 1):
         return reduce_mean(x, x.axes, keepdim=True, rules=rules)
     return _rescaled(x, lambda v: F.adaptive_avg_pool2d(v, size), rules)
@@ -173,7 +173,7 @@ def adaptive_average(x: Masked, size: tuple[int, int], rules: MaskRules) -> Valu
 
 def adaptive_max(x: Masked, size: tuple[int, int]) -> Value:
     """Adaptive maximum over kept pixels to `size`; to 1×1 it is the global maximum, the result plain."""
-    _demand_map(x)
+    x = as_map(x)
     if size == (1, 1):
         return reduce_max(x, x.axes, keepdim=True)
     kept = F.adaptive_max_pool2d(x.mask.to(torch.float32), size) > 0
@@ -265,6 +265,17 @@ def _is_global(x: Masked, window: Window) -> bool:
     return whole and all(d == 1 or k == 1 for d, k in zip(window.dilations, window.kernel, strict=True))
 
 
-def _demand_map(x: Masked) -> None:
-    if x.data.ndim != 4 or x.axes != (2, 3):
+def as_map(x: Masked) -> Masked:
+    """`x` as `[N, C, H, W]` with both axes of space; one that a reshape left with a single pixel becomes space again.
+
+    Raises:
+        RefusedError: if it is laid out in another way.
+    """
+    lone = [axis for axis in (2, 3) if axis not in x.axes]
+    if x.data.ndim != 4 or len(lone) == 2 or len(x.axes) + len(lone) > 2 or any(x.data.shape[a] != 1 for a in lone):
         raise RefusedError(f"a window slides over [N, C, H, W], and here space is the axes {x.axes} of {x.data.ndim}")
+    if not lone:
+        return x
+    (pads,) = x.border.pads if x.border else ((0, 0),)
+    both = ((0, 0), pads) if lone == [2] else (pads, (0, 0))
+    return replace(x, axes=(2, 3), border=x.border and Border(both, x.border.value))

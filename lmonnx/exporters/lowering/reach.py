@@ -21,7 +21,7 @@ from lmonnx.exporters.lowering.registry import attributes
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.rules.layout import permuted
 from lmonnx.exporters.lowering.rules.pointwise import POINTWISE
-from lmonnx.exporters.lowering.rules.windows import window_of
+from lmonnx.exporters.lowering.rules.windows import image_of, window_of
 from lmonnx.exporters.ops.builder import Op, extents
 from lmonnx.exporters.ops.fill import rings
 from lmonnx.exporters.ops.masked import Masked
@@ -58,12 +58,16 @@ def note_rings(graph: ir.Graph, op: Op, values: _Values) -> bool:
         inputs = [*_masked(node.inputs, values)]
         if node.op_type == "Conv" and len(wanted) == 1 and inputs:
             (_, x), *_ = inputs
-            window = joint(window_of(x, extents(node.inputs[1])[2:], attributes(node)), x.border)  # type: ignore[arg-type]
+            window = joint(_window(node), image_of(x).border)
             node.meta["rings"] = min(rings(window), reach(op, window, x.mask, wanted[0]))
             fewer |= node.meta["rings"] < rings(window)
         for value, x in inputs:
             read[value].append(_wanted_of(op, node, x, wanted, values) or x.mask)
     return fewer
+
+
+def _window(node: ir.Node) -> Window:
+    return window_of(extents(node.inputs[1])[2:], attributes(node))  # type: ignore[arg-type]
 
 
 def _masked(some: Sequence[ir.Value | None], values: _Values) -> Iterator[tuple[ir.Value, Masked]]:
@@ -93,7 +97,7 @@ def _wanted_of(op: Op, node: ir.Node, x: Masked, wanted: Sequence[ir.Value], val
     if node.op_type in NORMS:
         first = attributes(node).get("axis", -1) % x.rank
         return mask if first > max(x.axes) else None
-    if node.op_type == "Conv" and rings(window_of(x, extents(node.inputs[1])[2:], attributes(node))) > 0:  # type: ignore[arg-type]
+    if node.op_type == "Conv" and rings(_window(node)) > 0:
         return None
     return mask if unchanged and (node.op_type in ALONE or node.op_type == "Conv") else None
 

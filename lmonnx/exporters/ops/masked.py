@@ -69,10 +69,20 @@ class Masked:
             raise UnknownShapeError(f"the height or width of {self.data.name!r} is not known")
         return sizes  # type: ignore[return-value]
 
-    @property
-    def is_image(self) -> bool:
-        """Whether the layout is [N, C, H, W], the one that ONNX's windows read."""
-        return self.axes == (2, 3) and self.rank == 4
+    def as_image(self) -> Masked | None:
+        """The same laid out [N, C, …space], as ONNX's windows and global pools read it; None if it is not.
+
+        An axis behind the channels that is not space because a Reshape made it of a single pixel becomes space.
+        """
+        behind = tuple(range(2, self.rank))
+        lone = [axis for axis in behind if axis not in self.axes]
+        if not lone and self.axes == behind:
+            return self
+        if not self.axes or not {*self.axes} < {*behind} or any(extents(self.data)[axis] != 1 for axis in lone):
+            return None
+        pads = dict(zip(self.axes, self.border.pads, strict=True)) if self.border else {}
+        border = self.border and Border(tuple(pads.get(axis, (0, 0)) for axis in behind), self.border.value)
+        return self.but(axes=behind, border=border)
 
     def axes_without(self, gone: Collection[int]) -> tuple[int, ...]:
         """The spatial axes that are left once the axes ``gone`` are squeezed out of the data."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import FIXED, Operand, Refused, attributes, constant, rule, unpadded
-from lmonnx.exporters.lowering.rules.windows import block
+from lmonnx.exporters.lowering.rules.windows import block, image_of
 from lmonnx.exporters.ops.builder import Op, extents, ints
 from lmonnx.exporters.ops.fill import neighbour_pad, rings, zeroed
 from lmonnx.exporters.ops.masked import Masked
@@ -99,10 +99,8 @@ def space_to_depth(op: Op, node: ir.Node, x: Masked) -> Masked:
     [N, C, H, W] -> [N, C·b·b, H/b, W/b]. ``order`` of the form that normalisation recognises is how the new channels
     are arranged: a permutation of row in the block, column in the block, channel of the source.
     """
-    x, settings = unpadded(x), attributes(node)
+    x, settings = image_of(unpadded(x)), attributes(node)
     size = settings["blocksize"]
-    if not x.is_image:
-        raise Refused("it needs the layout [N, C, H, W] with two spatial axes")
     window = block(size)
     data, mask = neighbour_pad(op, x, window), covers(op, x.mask, window)
     channels, (height, width) = extents(x.data)[1] or 0, x.space

@@ -28,14 +28,20 @@ from lmonnx.masking import Window
 _Amounts: TypeAlias = dict[int, tuple[int, int]]
 
 
-def window_of(x: Masked, kernel: tuple[int, ...], settings: dict[str, Any]) -> Window:
-    """The window of a Conv or a pool over ``x``, whose attributes normalisation has made explicit.
+def image_of(x: Masked) -> Masked:
+    """``x`` as a window reads it, [N, C, H, W] with H and W as space.
 
     Raises:
-        Refused: if ``x`` is not laid out [N, C, H, W] with H and W as space.
+        Refused: if it is laid out in another way.
     """
-    if not x.is_image:
+    image = x.as_image()
+    if image is None or image.rank != 4:
         raise Refused("a window needs the layout [N, C, H, W] with two spatial axes")
+    return image
+
+
+def window_of(kernel: tuple[int, ...], settings: dict[str, Any]) -> Window:
+    """The window of a Conv or a pool, whose attributes normalisation has made explicit."""
     pads = settings["pads"]
     half = len(pads) // 2
     return Window(
@@ -58,8 +64,8 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
 
     A pending border of zeros becomes padding of the convolution's own.
     """
-    settings = attributes(node)
-    window = window_of(x, extents(weight)[2:], settings)  # type: ignore[arg-type]
+    x, settings = image_of(x), attributes(node)
+    window = window_of(extents(weight)[2:], settings)  # type: ignore[arg-type]
     count = min(node.meta.get("rings", rings(window)), rings(window))
     data = neighbour_pad(op, x, window, count)
     if x.border is not None and x.border.value == 0:
@@ -77,7 +83,8 @@ def pool(op: Op, node: ir.Node, x: Masked) -> Masked | ir.Value:
     settings = attributes(node)
     if node.op_type == "AveragePool" and _over_channels(x, settings):
         return unpadded(x).but(data=op.call(node.op_type, x.data, **settings))
-    window = window_of(x, settings["kernel_shape"], settings)
+    x = image_of(x)
+    window = window_of(settings["kernel_shape"], settings)
     space = dict(zip(x.axes, zip(extents(x.data)[2:], window.kernel, strict=True), strict=True))
     unpadded_ = x.border is None and not any(map(any, window.pads))
     whole = unpadded_ and all(extent in (None, kernel) for extent, kernel in space.values())
@@ -102,9 +109,10 @@ def _over_channels(x: Masked, settings: dict[str, Any]) -> bool:
 @rule("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(op: Op, node: ir.Node, x: Masked) -> ir.Value:
     """Over kept pixels; the mask is consumed."""
-    if x.axes != tuple(range(2, x.rank)):
+    image = x.as_image()
+    if image is None:
         raise Refused("a global pool needs the layout [N, C, …space]")
-    return _global(op, unpadded(x), "ReduceMax" if node.op_type == "GlobalMaxPool" else "ReduceMean")
+    return _global(op, unpadded(image), "ReduceMax" if node.op_type == "GlobalMaxPool" else "ReduceMean")
 
 
 def _global(op: Op, x: Masked, operator: str) -> ir.Value:
