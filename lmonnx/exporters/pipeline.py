@@ -145,6 +145,9 @@ def _failure(verification: Verification, lowered: Lowered, network: Network, rul
     if not verification.differs:
         head = "float32 cannot tell whether graph and reference agree"
         where = where or "its values grow beyond what float32 tells apart; check the weights"
+    elif verification.infinite:
+        head = "the network itself gives NaN or infinity where so many pixels are removed"
+        where = where or "it divides by, or takes the logarithm of, what is then 0; add a small number to that in it"
     else:
         head = "graph and reference differ"
         least = TRACED * CEILINGS[network.precision]

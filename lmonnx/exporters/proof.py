@@ -96,6 +96,12 @@ class Verification:
         return any(row.verdict(self.tolerance) not in ("ok", UNDECIDED) for row in self.rows)
 
     @property
+    def infinite(self) -> bool:
+        """Whether nothing but NaN and infinity of the network itself, under some masks, stands against the graph."""
+        verdicts = {row.verdict(self.tolerance) for row in self.rows}
+        return NOT_FINITE in verdicts and verdicts <= {"ok", UNDECIDED, NOT_FINITE}
+
+    @property
     def largest(self) -> float:
         """The largest difference of those that float32 can tell, of those allowed if it tells none; NaN if any is."""
         rows = [row for row in self.rows if row.decided] or [

@@ -90,3 +90,12 @@ def test_a_proof_that_tells_nothing_is_not_one_that_finds_a_difference(tmp_path:
     lmonnx.export(path, tmp_path / "out.onnx", verify=False)
     with pytest.raises(VerificationError, match=r"^float32 cannot tell whether .*out\.onnx and the reference of its"):
         lmonnx.verify(tmp_path / "out.onnx", path)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_network_that_divides_by_a_sum_over_no_pixel_is_said_to_be_infinite(tmp_path: Path) -> None:
+    pooled = [step("GlobalAveragePool", "0"), step("Sigmoid", "x"), step("ReduceSum", "2", np.array([1, 2, 3]))]
+    model = build((step("Conv", "x", w(4, 3, 3, 3)), *pooled, step("Div", "1", "3")), (3, 24, 24), 18)
+    onnx.save(model, tmp_path / "in.onnx")
+    with pytest.raises(VerificationError, match=r"the network itself gives NaN(.*\n)+.*add a small number"):
+        lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
