@@ -127,9 +127,7 @@ def _pad(_: MaskRules, x: Masked, pad: Sequence[int], mode: str = "constant", va
     pads = [(0, 0)] * (x.data.ndim - len(pairs)) + pairs[::-1]
     if mode == "constant":
         return layout.pad_constant(x, pads, float(value or 0))
-    if mode not in ("reflect", "replicate"):
-        raise RefusedError(f"padding by {mode} has no masked meaning")
-    return layout.pad_mirror(x, pads, "reflect" if mode == "reflect" else "replicate")
+    return layout.pad_mirror(x, pads, mode)
 
 
 def _mirror(mode: str) -> Callable[..., Value]:

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -312,8 +311,13 @@ def pad_constant(x: Masked, pads: Sequence[tuple[int, int]], value: float) -> Ma
     return replace(x, border=Border(new, value))
 
 
-def pad_mirror(x: Masked, pads: Sequence[tuple[int, int]], mode: Literal["reflect", "replicate"]) -> Masked:
-    """Reflect or edge padding over space, of the mask as of the data; arguments as in `pad_constant`."""
+def pad_mirror(x: Masked, pads: Sequence[tuple[int, int]], mode: str) -> Masked:
+    """Padding over space with its own pixels, of the mask as of the data; arguments as in `pad_constant`.
+
+    The mode is `"reflect"`, `"replicate"` or `"circular"`.
+    """
+    if mode not in ("reflect", "replicate", "circular"):
+        raise RefusedError(f"padding by {mode} has no masked meaning")
     _only_space(x, pads)
     if x.border or x.axes != (2, 3) or x.data.ndim != 4:
         raise RefusedError(f"padding by {mode} is defined for [N, C, H, W] without a pending Pad")

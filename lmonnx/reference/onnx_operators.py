@@ -214,9 +214,7 @@ def _pad(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
     pairs, mode = onnx_plain.pad_pairs(call, x.data.shape, inputs), call.get("mode", "constant")
     if mode == "constant":
         return layout.pad_constant(x, pairs, onnx_plain.pad_value(call, inputs))
-    if mode not in ("reflect", "edge"):
-        raise RefusedError(f"padding by {mode} has no masked meaning")
-    return layout.pad_mirror(x, pairs, "reflect" if mode == "reflect" else "replicate")
+    return layout.pad_mirror(x, pairs, onnx_plain.PADDINGS.get(mode, mode))
 
 
 # Joins and Concat may have a mask in every input; the others only in their first.

@@ -65,17 +65,20 @@ def pad_value(call: Call, inputs: Sequence[Tensor | None]) -> float:
     return float(call.get("value", 0.0) if given is None else given.item())
 
 
+#: Modes of ONNX's Pad that repeat pixels -> PyTorch's names of them.
+PADDINGS = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
 def _pad(call: Call, x: Tensor, *inputs: Tensor | None) -> Tensor:
     pairs = pad_pairs(call, x.shape, inputs)
-    modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
     mode = call.get("mode", "constant")
-    if mode not in modes:
+    if mode != "constant" and mode not in PADDINGS:
         raise RefusedError(f"the reference has no padding by {mode}")
     if mode == "constant":
         flat = [extent for pair in reversed(pairs) for extent in pair]
         return F.pad(x, flat, value=pad_value(call, inputs))
     spatial = [extent for pair in reversed(pairs[2:]) for extent in pair]
-    return F.pad(x, spatial, mode=modes[mode])
+    return F.pad(x, spatial, mode=PADDINGS[mode])
 
 
 def _constant(call: Call) -> Tensor:

@@ -89,6 +89,7 @@ def windows() -> list[Case]:
         case("Pad/no pixels", pad(0, 0, 0, 0, 0), step("Conv", "0", w(4, 3, 3, 3))),
         case("Pad/reflect", step("Pad", "x", np.array([0, 0, 1, 2, 0, 0, 2, 1]), mode="reflect")),
         case("Pad/edge", step("Pad", "x", np.array([0, 0, 1, 2, 0, 0, 2, 1]), mode="edge")),
+        case("Pad/wrap", step("Pad", "x", np.array([0, 0, 1, 2, 0, 0, 2, 1]), mode="wrap"), opset=19),
         pooled("MaxPool", "either sign", pads=[1, 1, 1, 1], strides=[2, 2], **three),
         pooled("MaxPool", "after Relu", relu, pads=[1, 1, 1, 1], strides=[2, 2], **three),
         pooled("MaxPool", "after Conv", CONV, pads=[1, 1, 1, 1], **three),

@@ -225,7 +225,6 @@ REFUSED = {
     "pending output": (lambda x: F.pad(x, (1, 1)), "constant Pad"),
     "two constants": (lambda x: F.max_pool2d(F.pad(F.pad(x, (1, 1)), (1, 1), value=1.0), 2), "follows a Pad"),
     "pad of the batch": (lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)), "pads the batch"),
-    "circular pad": (lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"), "circular"),
     "window without two axes": (lambda x: F.conv2d(x.transpose(1, 2), torch.ones(1, SIZE[0], 1, 1).to(x)), "window"),
     "raised rank": (lambda x: x + torch.zeros(2, 1, 1, 1, 1).to(x), "broadcast"),
     "in place on a view": (in_place_on_a_view, "view"),

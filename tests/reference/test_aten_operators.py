@@ -65,6 +65,7 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "roll": lambda x: x.roll((2, -3), (2, 3)),
     "movedim": lambda x: x.movedim(1, -1).movedim((1, 3), (2, 1)),
     "channel_shuffle": lambda x: F.channel_shuffle(x, 3),
+    "circular pad": lambda x: F.pad(x, (2, 1, 3, 0), mode="circular"),
     "crop by a negative pad": lambda x: F.pad(x, (-1, 0, -2, -3)),
     "nearest": lambda x: F.interpolate(x, scale_factor=2),
     "nearest to a size": lambda x: F.interpolate(x, (7, 13)),

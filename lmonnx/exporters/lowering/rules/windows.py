@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, constant, rule, unpadded
 from lmonnx.exporters.lowering.rules.parts import cropped
-from lmonnx.exporters.ops.builder import LAST, Op, extents, scalar
+from lmonnx.exporters.ops.builder import LAST, Op, extents, ints, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers, kept_if
@@ -123,7 +123,7 @@ def _global(op: Op, x: Masked, operator: str) -> ir.Value:
 
 @rule("Pad")
 def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, axes: Operand = None) -> Masked:
-    """A constant Pad over space stays pending; reflect and edge pad data and mask alike; a negative one is a Slice."""
+    """A constant Pad over space stays pending; others pad data and mask alike; a negative one is a Slice."""
     which = list(range(x.rank)) if axes is None else [int(a) % x.rank for a in constant(axes, "axes")]
     amounts = constant(pads, "pads").tolist()
     amount_of = dict(zip(which, zip(amounts[: len(which)], amounts[len(which) :], strict=True), strict=True))
@@ -138,14 +138,31 @@ def pad(op: Op, node: ir.Node, x: Masked, pads: Operand, value: Operand = None, 
             raise Refused("two constant Pads with different values follow each other")
         x = _wider(op, x, {axis: amount for axis, amount in amount_of.items() if axis not in x.axes}, number)
         return x.but(border=Border(around(x.border, space), number)) if any(map(any, space)) else x
-    if mode not in ("reflect", "edge"):
+    if mode not in ("reflect", "edge", "wrap"):
         raise Refused(f"Pad mode {mode!r} is not defined")
     x = unpadded(x)
     if any(any(amount) for axis, amount in amount_of.items() if axis not in x.axes):
         raise Refused(f"padding of channels by {mode} is not defined")
+    if mode == "wrap":
+        return x.but(data=_wrapped(op, x.data, amount_of), mask=_wrapped(op, x.mask, amount_of))
     full = _pads(x.rank, amount_of)
     grown = op.Greater(op.Pad(as_float(op, x.mask), full, mode=mode), op.number(0.5))
     return x.but(data=op.Pad(x.data, full, mode=mode), mask=grown)
+
+
+def _wrapped(op: Op, value: ir.Value, amount_of: _Amounts) -> ir.Value:
+    """``value`` between pixels of its other ends, in operators of any opset; Pad has that mode from 19 on."""
+    for axis, (before, after) in amount_of.items():
+        parts = [value]
+        if before:
+            parts.insert(0, op.Slice(value, ints([-before]), ints([LAST]), ints([axis])))
+        if after:
+            parts.append(op.Slice(value, ints([0]), ints([after]), ints([axis])))
+        extent = extents(value)[axis]
+        if extent is not None and max(before, after) > extent:
+            raise Refused("it wraps around more than once")
+        value = op.Concat(*parts, axis=axis) if len(parts) > 1 else value
+    return value
 
 
 def _without(op: Op, x: Masked, amount_of: _Amounts) -> tuple[Masked, _Amounts]:
