@@ -33,7 +33,7 @@ WORK: dict[str, tuple[str, ...]] = {
     "InstanceNormalization": _STATISTICS,
     "LayerNormalization": ("LayerNormalization", *_STATISTICS),
     "MaxPool": ("MaxPool", "Pad", "ReduceMax"),
-    "Pad": ("Pad", "Slice"),
+    "Pad": ("Concat", "Pad", "Slice"),
     "MeanVarianceNormalization": ("MeanVarianceNormalization", *_STATISTICS),
     "SpaceToDepth": ("Reshape", "SpaceToDepth", "Transpose"),
 }

@@ -45,18 +45,21 @@ LACKING = {
     "Pad/zero, then Conv": {"Pad": 1},
     "Pad/zero, then padded Conv": {"Pad": 1},
     "Pad/no pixels": {"Pad": 1},
+    "Conv/residual behind a Pad": {"Pad": 1},
     "Concat/one operand": {"Identity": 1},
     "Transpose/NHWC input": {"Transpose": 1},
     "Transpose/behind a Pad": {"Transpose": 2, "Pad": 1},
 }
-#: What is written as several operators or as another one: normalisations over space, a Pad that cuts, and what means
-#: SpaceToDepth or a dense layer over channels.
+#: What is written as several operators or as another one: normalisations over space, a Pad that cuts or wraps, and what
+#: means SpaceToDepth or a dense layer over channels.
 TAKEN_APART = (
     "InstanceNormalization",
     "GroupNormalization",
     "LayerNormalization/over space",
     "MeanVarianceNormalization",
     "Pad/cut",
+    "Pad/wrap",
+    "Pad/zero, cut by a Pad",
     "SpaceToDepth/taken apart",
     "Gemm/over pixels as rows",
 )
