@@ -138,6 +138,12 @@ def settle(value: Value) -> Tensor:
     return value.filled(0)
 
 
+def failure(error: Exception) -> RefusedError:
+    """What PyTorch raised in a node, such as that dtypes or shapes do not fit, as a refusal."""
+    first = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    return RefusedError(f"the reference cannot compute it: {first}")
+
+
 def offence(node: str, operator: str, inputs: Sequence[Any], refusal: RefusedError) -> Offence:
     """The Offence of a node; `inputs` are its values, of which tensors and masked activations are named."""
     shapes = [

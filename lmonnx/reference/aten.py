@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +13,12 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
+from lmonnx.errors import Offence, OptionError, UnsupportedOpError
 from lmonnx.masking import MaskRules
-from lmonnx.reference.activation import Masked, RefusedError, Unknown, join, offence, settle
+from lmonnx.reference.activation import Masked, RefusedError, Unknown, failure, join, offence, settle
 from lmonnx.reference.aten_operators import masked_call
-
-_Module = TypeVar("_Module", bound=torch.nn.Module)
+from lmonnx.reference.aten_program import duplicate, exported, own_dtype
+from lmonnx.reference.precision import Precision
 
 
 def mask_aware(
@@ -31,7 +30,7 @@ def mask_aware(
         module: takes one image `[N, C, H, W]`, in eval mode; never changed. Its parameters are read at every
             call, so gradients flow to them and updates are seen.
         rules: the choices of layer masking; the defaults of MaskRules if None.
-        size: export at once for this (height, width), three channels, the module's own dtype and device.
+        size: export at once for this (height, width), three channels, the module's own device.
 
     Raises:
         OptionError: if the module is in training mode.
@@ -40,8 +39,8 @@ def mask_aware(
     aware = MaskAware(module, rules or MaskRules())
     if size is not None:
         height, width = (size, size) if isinstance(size, int) else size
-        like = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-        aware.program((3, height, width), like.dtype, like.device)
+        like = next(module.parameters(), torch.zeros(()))
+        aware.program((3, height, width), like.device)
     return aware
 
 
@@ -62,7 +61,7 @@ class MaskAware:
         """The network's outputs as if the removed pixels were not there.
 
         Args:
-            image: floating `[images, C, H, W]`; its dtype and device are those of the computation.
+            image: floating `[images, C, H, W]`; its dtype and device are those of the computation, see `Precision`.
             mask: bool `[masks, 1, H, W]`, True = keep; the batch axes broadcast.
 
         Returns:
@@ -75,20 +74,19 @@ class MaskAware:
         """
         joined = join(image, mask)
         self._demand_eval()
-        program = self.program(tuple(image.shape[1:]), image.dtype, image.device)
+        program = self.program(tuple(image.shape[1:]), image.device)
         values = [settle(value) if isinstance(value, Masked) else value for value in self._walk(program, joined)]
         return pytree.tree_unflatten(values, program.call_spec.out_spec)
 
-    def program(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> ExportedProgram:
-        """The exported graph for images `[batch, *shape]`, made once for each shape, dtype and device."""
-        key = (shape, dtype, device)
-        if key not in self._programs:
+    def program(self, shape: tuple[int, ...], device: torch.device) -> ExportedProgram:
+        """The graph for images `[batch, *shape]` in the module's own dtype, made once for each shape and device."""
+        if (shape, device) not in self._programs:
             module = self.module
-            tensors = [*module.parameters(), *module.buffers()]
-            if any(t.device != device or (t.is_floating_point() and t.dtype != dtype) for t in tensors):
-                module = duplicate(module).to(device, dtype)
-            self._programs[key] = _export(module, torch.zeros(2, *shape, dtype=dtype, device=device))
-        return self._programs[key]
+            if any(t.device != device for t in (*module.parameters(), *module.buffers())):
+                module = duplicate(module).to(device)
+            example = torch.zeros(2, *shape, dtype=own_dtype(module), device=device)
+            self._programs[shape, device] = exported(module, example)
+        return self._programs[shape, device]
 
     def _demand_eval(self) -> None:
         if self.module.training:
@@ -96,8 +94,10 @@ class MaskAware:
 
     def _walk(self, program: ExportedProgram, joined: Masked) -> list[Any]:
         """The values of the user's outputs, in order."""
-        walk = _Walk(program, self.rules)
-        walk.run(dict(self._inputs(program, joined)))
+        precision = Precision(own_dtype(self.module), joined.data.dtype)
+        walk = _Walk(program, self.rules, precision, joined.data.device)
+        with precision.default():
+            walk.run(dict(self._inputs(program, joined)))
         outputs = program.graph.output_node().args[0]
         kinds = [spec.kind for spec in program.graph_signature.output_specs]
         named = [output for output, kind in zip(outputs, kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
@@ -112,40 +112,13 @@ class MaskAware:
 
     def _inputs(self, program: ExportedProgram, joined: Masked) -> Iterator[tuple[str, Any]]:
         """What the placeholders stand for: live parameters and buffers, constants, the image."""
-        dtype, device = joined.data.dtype, joined.data.device
         for spec in program.graph_signature.input_specs:
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-                live: Tensor = operator.attrgetter(str(spec.target))(self.module)
-                yield spec.arg.name, live.to(device, dtype if live.is_floating_point() else live.dtype)
+                yield spec.arg.name, operator.attrgetter(str(spec.target))(self.module)
             elif spec.kind == InputKind.USER_INPUT:
                 yield spec.arg.name, joined
             else:
                 yield spec.arg.name, program.constants[str(spec.target)]
-
-
-def duplicate(module: _Module) -> _Module:
-    """A deep copy; of what a module computed of its parameters, as weight norm by hooks does, the values."""
-    memo = {
-        id(value): value.detach().clone()
-        for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(module, memo)
-
-
-def _export(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
-    dynamic = ({0: torch.export.Dim("batch")},)
-    try:
-        program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
-    except Exception as error:
-        raise SourceError(
-            f"torch.export cannot trace {type(module).__name__} for {list(example.shape[1:])}: {error}"
-        ) from error
-    inputs = [spec for spec in program.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
-    if len(inputs) != 1:
-        raise SourceError(f"{type(module).__name__} takes {len(inputs)} inputs; a classifier takes one image")
-    return program
 
 
 @dataclass
@@ -159,6 +132,8 @@ class _Walk:
 
     program: ExportedProgram
     rules: MaskRules
+    precision: Precision
+    device: torch.device
     values: dict[torch.fx.Node, Any] = field(default_factory=dict)
     family: dict[torch.fx.Node, torch.fx.Node] = field(default_factory=dict)
     offences: list[Offence] = field(default_factory=list)
@@ -172,17 +147,21 @@ class _Walk:
                 return
             self.family[node] = node
             if node.op == "placeholder":
-                self.values[node] = inputs[node.name]
+                self.values[node] = self._constant(inputs[node.name])
             elif node.op == "get_attr":
-                self.values[node] = operator.attrgetter(str(node.target))(self.program.graph_module)
+                self.values[node] = self._constant(operator.attrgetter(str(node.target))(self.program.graph_module))
             else:
                 self._call(node, {other for other in self.values if last[other] > index})
             for other in [other for other in self.values if last[other] <= index]:
                 del self.values[other]
 
+    def _constant(self, value: Any) -> Any:
+        return self.precision.tensor(value, self.device) if isinstance(value, Tensor) else value
+
     def _call(self, node: torch.fx.Node, alive: set[torch.fx.Node]) -> None:
         """Runs one node; `alive` are the nodes whose values are read after it."""
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        given = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        args, kwargs = self.precision.arguments(given)
         leaves = pytree.tree_leaves((args, kwargs))
         if any(isinstance(leaf, Unknown) for leaf in leaves):
             self.values[node] = Unknown()
@@ -196,6 +175,9 @@ class _Walk:
             self.offences.append(offence(node.name, str(node.target), leaves, refusal))
             result = Unknown()
             written = None
+        except Exception as error:
+            failed = offence(node.name, str(node.target), leaves, failure(error))
+            raise UnsupportedOpError([*self.offences, failed]) from error
         self.values[node] = result
         source = written or _viewed(node)
         if source is not None:
@@ -206,6 +188,10 @@ class _Walk:
 
     def _result(self, node: torch.fx.Node, args: Any, kwargs: Any, masked: list[Masked]) -> Any:
         target: Any = node.target
+        if target is torch.ops.aten._assert_tensor_metadata.default:
+            return None  # it asserts the dtype of the trace
+        if target is torch.ops.higher_order.wrap_with_autocast:
+            raise RefusedError("it rounds to fewer bits by itself", "leave autocast out of the module's forward")
         if not masked:
             return target(*args, **kwargs)
         if target is operator.getitem:

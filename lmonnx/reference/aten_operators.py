@@ -240,7 +240,6 @@ JOINED = frozenset({"cat", "concat", "concatenate", "einsum", "expand_as", "matm
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **LAYOUT,
-    "_assert_tensor_metadata": lambda *_: None,
     "_log_softmax": _softmax(torch.log_softmax),
     "_softmax": _softmax(torch.softmax),
     "adaptive_avg_pool2d": lambda rules, x, size: windows.adaptive_average(x, _pair(size), rules),

@@ -11,7 +11,7 @@ from torch import Tensor
 from lmonnx.errors import Offence, OptionError, UnsupportedOpError
 from lmonnx.masking import MaskRules
 from lmonnx.reference import layout as layouts
-from lmonnx.reference.activation import Masked, RefusedError, Unknown, Value, join, offence, settle
+from lmonnx.reference.activation import Masked, RefusedError, Unknown, Value, failure, join, offence, settle
 from lmonnx.reference.onnx_call import Call, Node
 from lmonnx.reference.onnx_operators import masked_call, plain_call
 
@@ -128,4 +128,7 @@ class NodeProgram:
         except RefusedError as refused:
             offences.append(offence(call.node.name, call.node.operator, inputs, refused))
             return unknown
+        except Exception as error:
+            failed = offence(call.node.name, call.node.operator, inputs, failure(error))
+            raise UnsupportedOpError([*offences, failed]) from error
         return result if isinstance(result, tuple) else (result,)

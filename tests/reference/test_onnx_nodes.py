@@ -272,6 +272,13 @@ def test_strings_are_refused(image: Tensor, mask: Tensor) -> None:
         program(image, mask)
 
 
+def test_what_pytorch_cannot_compute_names_the_node(image: Tensor, mask: Tensor) -> None:
+    nodes = [Node("sum of shapes", "Add", ("x", "odd"), ("y",), {})]
+    program = mask_aware_nodes(nodes, {"odd": np.ones(64, np.float32)}, image="x", outputs=["y"], opset=18)
+    with pytest.raises(UnsupportedOpError, match=r"'sum of shapes' .*: the reference cannot compute it: The size"):
+        program(image, mask)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(OptionError, match="opsets"):
         mask_aware_nodes([], {}, image="x", outputs=["x"], opset=8)

@@ -12,7 +12,7 @@ import torch
 
 from lmonnx.errors import SourceError, WeightsError
 from lmonnx.exporters.sources.module import channels_of
-from lmonnx.reference.aten import duplicate
+from lmonnx.reference.aten_program import duplicate
 
 #: Height and width in pixels of the images whose statistics the norms get.
 SIZE = (128, 128)
