@@ -35,7 +35,7 @@ def duplicate(module: _Module) -> _Module:
 
 
 def exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
-    """The graph of a module for images like the example, with a free batch and without regions.
+    """The graph of a module for images like the example, with a free batch, without regions, epsilons given.
 
     Raises:
         SourceError: if torch.export cannot trace the module, or it takes several inputs.
@@ -51,7 +51,15 @@ def exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
     if len(inputs) != 1:
         raise SourceError(f"{type(module).__name__} takes {len(inputs)} inputs; a classifier takes one image")
     _open_regions(program.graph_module, example.device.type)
+    _give_epsilons(program.graph_module)
     return program
+
+
+def _give_epsilons(module: GraphModule) -> None:
+    """RMSNorm's epsilon is that of the dtype by default; it stays what it is in the module's own."""
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.rms_norm.default and len(node.args) < 4 and node.kwargs.get("eps") is None:
+            node.kwargs = {**node.kwargs, "eps": torch.finfo(node.meta["val"].dtype).eps}
 
 
 def _open_regions(module: GraphModule, device: str) -> None:

@@ -96,6 +96,19 @@ def test_a_module_of_float16_is_computed_in_float64() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)  # mean(m) + 1e-8
 
 
+@pytest.mark.parametrize("function", [lambda x: x, lambda x: x.mean((2, 3), keepdim=True)], ids=["map", "vector"])
+def test_an_epsilon_that_depends_on_the_dtype_is_the_modules_own(function: Callable[[Tensor], Tensor]) -> None:
+    def normalised(x: Tensor) -> Tensor:
+        y = function(x * 1e-4).permute(0, 2, 3, 1)
+        return F.rms_norm(y, (4,)).permute(0, 3, 1, 2)
+
+    module = Network(normalised).eval()
+    image = torch.randn(1, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    aware = mask_aware(module, rules=MaskRules(average="area"))
+    found = aware(image, torch.ones(1, 1, *SIZE, dtype=torch.bool))
+    torch.testing.assert_close(found.float(), module(image.float()), rtol=0, atol=1e-6)
+
+
 def test_the_default_dtype_is_set_back() -> None:
     with pytest.raises(UnsupportedOpError):
         mask_aware(Network(lambda x: x.cumsum(2)).eval())(torch.zeros(1, 3, 4, 4).double(), torch.ones(1, 1, 4, 4) > 0)
