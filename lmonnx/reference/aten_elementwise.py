@@ -2,6 +2,42 @@
 
 from __future__ import annotations
 
+# Second names that PyTorch has for an operator.
+ALIASES: dict[str, str] = {
+    "absolute": "abs",
+    "arccos": "acos",
+    "arccosh": "acosh",
+    "arcsin": "asin",
+    "arcsinh": "asinh",
+    "arctan": "atan",
+    "arctan2": "atan2",
+    "arctanh": "atanh",
+    "concatenate": "cat",
+    "divide": "div",
+    "fix": "trunc",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "moveaxis": "movedim",
+    "multiply": "mul",
+    "negative": "neg",
+    "not_equal": "ne",
+    "positive": "alias",
+    "reshape_as": "view_as",
+    "special_erf": "erf",
+    "special_erfc": "erfc",
+    "special_exp2": "exp2",
+    "special_expit": "sigmoid",
+    "special_expm1": "expm1",
+    "special_log1p": "log1p",
+    "special_logit": "logit",
+    "subtract": "sub",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "true_divide": "div",
+}
+
 # Operators of one activation, and what removed positions are read as where the function is not finite
 # everywhere: the logarithm of a 0 that nobody reads would make every gradient NaN. Further arguments are plain.
 POINTWISE: dict[str, float | None] = {
@@ -108,8 +144,6 @@ JOINS: dict[str, tuple[float | None, ...]] = {
     "remainder": (None, 1),
     "rsub": (None, None),
     "sub": (None, None),
-    "true_divide": (None, 1),
-    "type_as": (None, None),
     "where": (None, None, None),
 }
 

@@ -106,9 +106,22 @@ def _unflatten(rules: MaskRules, x: Masked, dim: int, sizes: Sequence[int]) -> V
 
 
 def _transpose(_: MaskRules, x: Masked, first: int, second: int) -> Value:
-    order = list(range(x.data.ndim))
+    return layout.transpose(x, _swapped(x.data.ndim, first, second))
+
+
+def _rot90(rules: MaskRules, x: Masked, times: int, dims: Sequence[int]) -> Value:
+    """Quarter turns from the first axis to the second, each a flip of the second and a transpose."""
+    for _ in range(times % 4):
+        flipped = _flip(rules, x, dims[1:])
+        assert isinstance(flipped, Masked)
+        x = layout.transpose(flipped, _swapped(x.data.ndim, *dims))
+    return x
+
+
+def _swapped(rank: int, first: int, second: int) -> list[int]:
+    order = list(range(rank))
     order[first], order[second] = order[second], order[first]
-    return layout.transpose(x, order)
+    return order
 
 
 def _movedim(_: MaskRules, x: Masked, source: Any, destination: Any) -> Value:
@@ -185,6 +198,17 @@ def _expand_as(_: MaskRules, x: Value, other: Value) -> Value:
     return layout.expand(x, other.shape) if isinstance(x, Masked) else x.expand(other.shape)
 
 
+def _view_as(rules: MaskRules, x: Value, other: Value) -> Value:
+    """Reshape to the shape of another value; the mask of that one stays behind."""
+    return layout.reshape(x, other.shape, rules) if isinstance(x, Masked) else x.reshape(other.shape)
+
+
+def _type_as(_: MaskRules, x: Value, other: Value, *__: Any) -> Value:
+    """The dtype of another value, of which nothing else is read."""
+    dtype = other.data.dtype
+    return x.holding(x.data.to(dtype)) if isinstance(x, Masked) else x.to(dtype)
+
+
 LAYOUT: dict[str, Callable[..., Any]] = {
     "_unsafe_view": _reshape,
     "_upsample_nearest_exact2d": _resize("half_pixel", "round_prefer_ceil"),
@@ -195,7 +219,6 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "chunk": _chunk,
     "clone": _copy,
     "concat": lambda rules, operands, dim: functions.concat(operands, dim, rules),
-    "concatenate": lambda rules, operands, dim: functions.concat(operands, dim, rules),
     "constant_pad_nd": lambda rules, x, pad, value: _pad(rules, x, pad, "constant", value),
     "contiguous": _copy,
     "detach": lambda _, x: x.holding(x.data.detach()),
@@ -207,7 +230,6 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "index_select": lambda _, x, dim, index: layout.take(x, index, dim),
     "mT": lambda rules, x: _transpose(rules, x, -2, -1),
     "movedim": _movedim,
-    "moveaxis": _movedim,
     "narrow": _narrow,
     "pad": _pad,
     "permute": lambda _, x, dims: layout.transpose(x, dims),
@@ -218,18 +240,19 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "replication_pad2d": _mirror("replicate"),
     "reshape": _reshape,
     "roll": _roll,
+    "rot90": _rot90,
     "select": _select,
     "slice": _slice,
     "split": _split,
     "split_with_sizes": _split,
     "squeeze": _squeeze,
     "stack": _stack,
-    "swapaxes": _transpose,
-    "swapdims": _transpose,
     "sym_size": lambda _, x, dim: x.shape[dim],
     "tensor_split": _tensor_split,
     "tile": lambda _, x, repeats: layout.tile(x, repeats),
+    "to.other": _type_as,
     "transpose": _transpose,
+    "type_as": _type_as,
     "unbind": _unbind,
     "unflatten": _unflatten,
     "unsafe_chunk": _chunk,
@@ -239,4 +262,5 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "upsample_bilinear2d": _resize("half_pixel"),
     "upsample_nearest2d": _resize("asymmetric", "floor"),
     "view": _reshape,
+    "view_as": _view_as,
 }

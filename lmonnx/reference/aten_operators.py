@@ -15,7 +15,7 @@ from torch import Tensor
 from lmonnx.masking import MaskRules, Window
 from lmonnx.reference import functions, refusals, windows
 from lmonnx.reference.activation import Masked, RefusedError, Value
-from lmonnx.reference.aten_elementwise import JOINS, POINTWISE, SHAPED_LIKE
+from lmonnx.reference.aten_elementwise import ALIASES, JOINS, POINTWISE, SHAPED_LIKE
 from lmonnx.reference.aten_layout import LAYOUT
 
 # What passes a pending border on, because it is no operator at all or reads the border.
@@ -172,9 +172,8 @@ def _einsum(_: MaskRules, equation: str, operands: Sequence[Value], __: Any) -> 
     return functions.einsum(equation, operands)
 
 
-def _rms_norm(_: MaskRules, x: Masked, shape: Sequence[int], weight: Any, eps: float | None) -> Value:
-    epsilon = torch.finfo(x.data.dtype).eps if eps is None else eps
-    return functions.rms_norm(x, range(x.data.ndim - len(shape), x.data.ndim), weight, epsilon)
+def _rms_norm(_: MaskRules, x: Masked, shape: Sequence[int], weight: Any, eps: float) -> Value:
+    return functions.rms_norm(x, range(x.data.ndim - len(shape), x.data.ndim), weight, eps)
 
 
 def _extreme(reduce: Callable[..., Value]) -> Callable[..., Value]:
@@ -184,6 +183,34 @@ def _extreme(reduce: Callable[..., Value]) -> Callable[..., Value]:
 def _extreme_dim(reduce: Callable[..., Value]) -> Callable[..., tuple[Value, None]]:
     """max.dim and min.dim also return indices, which masking does not define."""
     return lambda _, x, dim, keepdim: (reduce(x, (dim,), keepdim=keepdim), None)
+
+
+def _aminmax(_: MaskRules, x: Masked, dim: int | None, keepdim: bool) -> tuple[Value, Value]:
+    dims = _listed(dim)
+    return functions.reduce_min(x, dims, keepdim=keepdim), functions.reduce_max(x, dims, keepdim=keepdim)
+
+
+def _over_rows(x: Masked, size: Sequence[int]) -> tuple[int]:
+    """The axis that an adaptive pool of `[N, C, L]` to one number reduces."""
+    if list(size) != [1]:
+        raise RefusedError(refusals.CHANNELWISE)
+    return (x.data.ndim - 1,)
+
+
+def _adaptive_average_1d(rules: MaskRules, x: Masked, size: Sequence[int]) -> Value:
+    return functions.reduce_mean(x, _over_rows(x, size), keepdim=True, rules=rules)
+
+
+def _adaptive_max_1d(_: MaskRules, x: Masked, size: Sequence[int]) -> tuple[Value, None]:
+    return functions.reduce_max(x, _over_rows(x, size), keepdim=True), None
+
+
+def _linalg_norm(
+    rules: MaskRules, x: Masked, order: float | None, dims: Sequence[int] | None, keepdim: bool, dtype: Any
+) -> Value:
+    if order is not None and len(dims or ()) != 1:
+        raise RefusedError("the norm of a matrix has no masked meaning")
+    return _norm(rules, x, order, dims, keepdim, dtype)
 
 
 def _softmax(function: Callable[..., Tensor]) -> Callable[..., Value]:
@@ -236,17 +263,20 @@ def _dropout(_: MaskRules, x: Masked, __: float, train: bool) -> Value:
 
 
 # Operators of which any operand may be masked; the others have masks in their first alone.
-JOINED = frozenset({"cat", "concat", "concatenate", "einsum", "expand_as", "matmul", "stack"})
+JOINED = frozenset({"cat", "concat", "einsum", "expand_as", "matmul", "stack", "to.other", "type_as", "view_as"})
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **LAYOUT,
     "_log_softmax": _softmax(torch.log_softmax),
     "_softmax": _softmax(torch.softmax),
+    "adaptive_avg_pool1d": _adaptive_average_1d,
     "adaptive_avg_pool2d": lambda rules, x, size: windows.adaptive_average(x, _pair(size), rules),
+    "adaptive_max_pool1d": _adaptive_max_1d,
     "adaptive_max_pool2d": lambda _, x, size: (windows.adaptive_max(x, _pair(size)), None),
     "alpha_dropout": _dropout,
     "amax": _extreme(functions.reduce_max),
     "amin": _extreme(functions.reduce_min),
+    "aminmax": _aminmax,
     "avg_pool2d": _avg_pool2d,
     "avg_pool3d": _avg_pool3d,
     "batch_norm": _batch_norm,
@@ -259,6 +289,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
+    "linalg_norm": _linalg_norm,
     "linalg_vector_norm": _norm,
     "linear": _linear,
     "log_softmax": _softmax(torch.log_softmax),
@@ -298,6 +329,7 @@ def masked_call(target: Any, rules: MaskRules, arguments: Sequence[Any], masked:
     """
     packet, _, overload = str(target).removeprefix("aten.").partition(".")
     name = packet.rstrip("_") if target._schema.is_mutable else packet
+    name = ALIASES.get(name, name)
     if any(value.border for value in masked) and name not in BORDER_READERS:
         raise RefusedError("a constant Pad that no convolution or pool has read reaches it")
     qualified = f"{name}.{overload}"
@@ -307,7 +339,7 @@ def masked_call(target: Any, rules: MaskRules, arguments: Sequence[Any], masked:
         return target(arguments[0].data, *rest[0], **rest[1])
     rule = OPERATORS.get(qualified) or OPERATORS.get(name)
     if rule:
-        if name not in JOINED and (len(masked) > 1 or not isinstance(arguments[0], Masked)):
+        if not JOINED & {name, qualified} and (len(masked) > 1 or not isinstance(arguments[0], Masked)):
             raise RefusedError("one of its parameters is masked")
         return rule(rules, *arguments)
     if qualified in JOINS or (name in JOINS and name not in POINTWISE):

@@ -18,7 +18,6 @@ INTEGER = "it computes on quantised integers, where no mean of neighbours can be
 RANDOM = "it is random"
 
 ATEN: dict[str, str] = {
-    "adaptive_avg_pool1d": CHANNELWISE,
     "adaptive_avg_pool3d": CHANNELWISE,
     "affine_grid_generator": SAMPLING,
     "argmax": ORDER,

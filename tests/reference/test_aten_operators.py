@@ -64,6 +64,10 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "flip": lambda x: x.flip(1, 3),
     "roll": lambda x: x.roll((2, -3), (2, 3)),
     "movedim": lambda x: x.movedim(1, -1).movedim((1, 3), (2, 1)),
+    "quarter turn": lambda x: x.rot90(1, (2, 3)).rot90(2, (3, 2)),
+    "quarter turn back": lambda x: x.rot90(-1, (-2, -1)),
+    "view_as": lambda x: x.flatten(2).view_as(x),
+    "reshape_as": lambda x: x.reshape(-1, 2, 3, *x.shape[2:]).transpose(1, 2).reshape_as(x),
     "channel_shuffle": lambda x: F.channel_shuffle(x, 3),
     "circular pad": lambda x: F.pad(x, (2, 1, 3, 0), mode="circular"),
     "crop by a negative pad": lambda x: F.pad(x, (-1, 0, -2, -3)),
@@ -86,6 +90,12 @@ PER_PIXEL: dict[str, Callable[[Tensor], Tensor]] = {
     "shape": lambda x: x * torch.ones_like(x[:, :1]) + x.new_zeros(1),
     "group by channels": lambda x: x / (x.std(1, keepdim=True) + x.var(1, keepdim=True, correction=0) + 1),
     "norm of channels": lambda x: x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1),
+    "dtype of another layout": lambda x: (
+        x.permute(0, 2, 3, 1).type_as(x).permute(0, 3, 1, 2) + x.transpose(1, 2).to(x).transpose(1, 2)
+    ),
+    "smallest and largest": lambda x: torch.stack(x.aminmax(dim=1), 1),
+    "second names": lambda x: torch.divide(torch.multiply(x, 2), 4).subtract(x.absolute()).negative(),
+    "a norm": lambda x: x / (torch.linalg.norm(x, dim=1, keepdim=True) + 1),
     "lerp": lambda x: torch.lerp(x, x * 2, 0.25) + torch.addcmul(x, x, x, value=0.5),
 }
 
@@ -183,6 +193,8 @@ STATISTICS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
         lambda x: torch.std_mean(x, (2, 3), correction=0)[1] + torch.var_mean(x, (2, 3), correction=0)[0],
         lambda v: v.mean() + v.var(correction=0),
     ),
+    "pool of rows": (lambda x: F.adaptive_avg_pool1d(x.flatten(2), 1).flatten(1), lambda v: v.mean()),
+    "maximum of rows": (lambda x: F.adaptive_max_pool1d(x.flatten(2), 1).flatten(1), lambda v: v.max()),
     "norm": (lambda x: torch.linalg.vector_norm(x, dim=(2, 3)), lambda v: v.norm()),
     "norm of order 1": (lambda x: x.norm(1, (2, 3)), lambda v: v.abs().sum()),
     "norm of order infinity": (
@@ -236,6 +248,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "attention": (lambda x: F.scaled_dot_product_attention(*[x.flatten(2).transpose(1, 2)] * 3), "attention"),
     "unfold": (lambda x: F.unfold(x, 3), "overlapping windows"),
     "convolution of rows": (lambda x: F.conv1d(x.flatten(2), torch.ones(1, 6, 3).to(x)), "another axis"),
+    "pool of rows": (lambda x: F.adaptive_avg_pool1d(x.flatten(2), 2), "another axis"),
     "grid_sample": (lambda x: F.grid_sample(x, x[:, :2, :2].transpose(1, 3), align_corners=False), "chooses?"),
     "logarithm over space": (lambda x: x.logsumexp((2, 3)), "over space"),
     "sampled weight": (lambda x: F.conv2d(x, x.mean((2, 3))[:1, :, None, None]) + F.prelu(x, x[0, :, 0, 0]), "batch"),
