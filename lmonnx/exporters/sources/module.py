@@ -19,6 +19,7 @@ from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
+from lmonnx.exporters.sources.instances import normalise_channels
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
@@ -97,6 +98,7 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
             f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {_cause(error)}; {remedy}"
         ) from error
     assert program is not None
+    normalise_channels(program.model)
     return program.model
 
 
@@ -135,6 +137,7 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
     assert program.exported_program is not None
     smallest = any_size.smallest(program.exported_program, size)
     any_size.name_sides(program.model, program.exported_program)
+    normalise_channels(program.model)
     return program.model, smallest
 
 
