@@ -14,6 +14,14 @@ from torch.fx import Graph, GraphModule, Node
 
 from lmonnx.errors import SourceError
 
+#: Reductions of a stack, and what joins two of its parts.
+JOINS: dict[Any, Any] = {
+    torch.ops.aten.amax.default: torch.ops.aten.maximum.default,
+    torch.ops.aten.amin.default: torch.ops.aten.minimum.default,
+    torch.ops.aten.mean.dim: torch.ops.aten.add.Tensor,
+    torch.ops.aten.sum.dim_IntList: torch.ops.aten.add.Tensor,
+}
+
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
@@ -35,7 +43,7 @@ def duplicate(module: _Module) -> _Module:
 
 
 def exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
-    """The graph of a module for images like the example, with a free batch, without regions, epsilons given.
+    """The graph of a module for images like the example, with a free batch, in the form that the walk reads.
 
     Raises:
         SourceError: if torch.export cannot trace the module, or it takes several inputs.
@@ -52,6 +60,7 @@ def exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
         raise SourceError(f"{type(module).__name__} takes {len(inputs)} inputs; a classifier takes one image")
     _open_regions(program.graph_module, example.device.type)
     _give_epsilons(program.graph_module)
+    _join_parts(program.graph)
     return program
 
 
@@ -60,6 +69,25 @@ def _give_epsilons(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target is torch.ops.aten.rms_norm.default and len(node.args) < 4 and node.kwargs.get("eps") is None:
             node.kwargs = {**node.kwargs, "eps": torch.finfo(node.meta["val"].dtype).eps}
+
+
+def _join_parts(graph: Graph) -> None:
+    """A reduction over the new first axis of a stack joins its parts; elsewhere the first axis is the batch."""
+    for stack in graph.find_nodes(op="call_function", target=torch.ops.aten.stack.default):
+        first, *others = stack.args[0]
+        reduced = all(node.target in JOINS and node.args[1:] == ([0],) and not node.kwargs for node in stack.users)
+        if stack.args[1:] not in ((), (0,)) or not others or not reduced:
+            continue
+        for node in [*stack.users]:
+            with graph.inserting_before(stack):
+                joined = first
+                for other in others:
+                    joined = graph.call_function(JOINS[node.target], (joined, other))
+                if node.target is torch.ops.aten.mean.dim:
+                    joined = graph.call_function(torch.ops.aten.div.Tensor, (joined, len(others) + 1))
+            node.replace_all_uses_with(joined)
+            graph.erase_node(node)
+        graph.erase_node(stack)
 
 
 def _open_regions(module: GraphModule, device: str) -> None:

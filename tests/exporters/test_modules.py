@@ -32,6 +32,21 @@ class Running(nn.Module):
         return self.head(F.avg_pool2d(self.second(x), 3).mean((2, 3)))
 
 
+class Stacked(nn.Module):
+    """Branches that are stacked before the batch and reduced there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.branches = nn.ModuleList(nn.Conv2d(3, 8, size, stride=2, padding=size // 2) for size in (1, 3, 5))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [branch(x) for branch in self.branches]
+        x = torch.stack(maps).sum(0) + torch.stack(maps[1:], 0).mean(0) * torch.stack(maps[:2]).amax(0)
+        return self.head(F.relu(x - torch.stack(maps).amin(0)).mean((2, 3)))
+
+
 class Written(nn.Module):
     """Tensors made on the way, conversions to float, and operators that PyTorch alone has."""
 
@@ -51,7 +66,7 @@ class Written(nn.Module):
         return self.head(pooled.flatten(1))
 
 
-@pytest.mark.parametrize("module", [Running, Written])
+@pytest.mark.parametrize("module", [Running, Stacked, Written])
 def test_a_module_is_exported_with_proof(module: type[nn.Module], tmp_path: Path) -> None:
     assert lmonnx.export(module().eval(), tmp_path / "out.onnx", size=36).verification
 

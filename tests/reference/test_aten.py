@@ -188,7 +188,20 @@ def in_place_on_a_last_view(x: Tensor) -> Tensor:
     return (x + 1).permute(0, 2, 3, 1).relu_().sum((1, 2))
 
 
-IN_PLACE = [relu_of_a_name_used_twice, in_place_on_a_copy, in_place_through_dropout, in_place_on_a_last_view]
+def in_place_on_a_part(x: Tensor) -> Tensor:
+    y = x + 1
+    stack = torch.stack([y, y * 2])
+    y.mul_(5)
+    return (stack.sum(0).relu_() + stack.mean(0) + y).sum((2, 3))
+
+
+IN_PLACE = [
+    in_place_on_a_part,
+    relu_of_a_name_used_twice,
+    in_place_on_a_copy,
+    in_place_through_dropout,
+    in_place_on_a_last_view,
+]
 
 
 @pytest.mark.parametrize("function", IN_PLACE)
@@ -228,6 +241,7 @@ REFUSED = {
     "window without two axes": (lambda x: F.conv2d(x.transpose(1, 2), torch.ones(1, SIZE[0], 1, 1).to(x)), "window"),
     "raised rank": (lambda x: x + torch.zeros(2, 1, 1, 1, 1).to(x), "broadcast"),
     "in place on a view": (in_place_on_a_view, "view"),
+    "in place on a stack": (lambda x: torch.stack([x, x]).mul_(2).sum(0), "moves the batch"),
     "in place under a view": (in_place_under_a_view, "view"),
     "concatenated batch": (lambda x: torch.cat([x, x], 0), "batch"),
 }

@@ -93,6 +93,8 @@ PER_PIXEL: dict[str, Callable[[Tensor], Tensor]] = {
     "dtype of another layout": lambda x: (
         x.permute(0, 2, 3, 1).type_as(x).permute(0, 3, 1, 2) + x.transpose(1, 2).to(x).transpose(1, 2)
     ),
+    "stacks of parts": lambda x: torch.stack([x, x * 2, x.sin()]).sum(0) + torch.stack([x, x * 3]).mean(0),
+    "extremes of parts": lambda x: torch.stack([x, x.sin()]).amax(0) * torch.stack([x, -x]).amin(0),
     "smallest and largest": lambda x: torch.stack(x.aminmax(dim=1), 1),
     "second names": lambda x: torch.divide(torch.multiply(x, 2), 4).subtract(x.absolute()).negative(),
     "a norm": lambda x: x / (torch.linalg.norm(x, dim=1, keepdim=True) + 1),
@@ -246,6 +248,8 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "bicubic": (lambda x: F.interpolate(x, (5, 5), mode="bicubic"), "cubic"),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(torch.cat([x, x], 1), 2), "channels as pixels"),
     "attention": (lambda x: F.scaled_dot_product_attention(*[x.flatten(2).transpose(1, 2)] * 3), "attention"),
+    "stacked batch": (lambda x: torch.stack([x, x]), "moves the batch axis"),
+    "one part alone": (lambda x: torch.stack([x]).sum(0), "moves the batch axis"),
     "unfold": (lambda x: F.unfold(x, 3), "overlapping windows"),
     "convolution of rows": (lambda x: F.conv1d(x.flatten(2), torch.ones(1, 6, 3).to(x)), "another axis"),
     "pool of rows": (lambda x: F.adaptive_avg_pool1d(x.flatten(2), 2), "another axis"),

@@ -19,8 +19,8 @@ from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
-from lmonnx.exporters.sources.instances import normalise_channels
 from lmonnx.exporters.sources.network import Array, Network, Reference
+from lmonnx.exporters.sources.per_image import write_for_each_image
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
 
@@ -98,7 +98,7 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
             f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {_cause(error)}; {remedy}"
         ) from error
     assert program is not None
-    normalise_channels(program.model)
+    write_for_each_image(program.model)
     return program.model
 
 
@@ -137,7 +137,7 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
     assert program.exported_program is not None
     smallest = any_size.smallest(program.exported_program, size)
     any_size.name_sides(program.model, program.exported_program)
-    normalise_channels(program.model)
+    write_for_each_image(program.model)
     return program.model, smallest
 
 

@@ -1,4 +1,4 @@
-"""InstanceNorm with running statistics, which PyTorch exports as a batch norm of all images side by side."""
+"""Forms in which PyTorch's exporter lays the images of a batch out as something else, written for each image."""
 
 from __future__ import annotations
 
@@ -10,22 +10,51 @@ import onnx_ir.passes.common as passes
 from lmonnx.exporters.lowering.registry import attributes, known
 from lmonnx.exporters.ops.builder import sides
 
+#: Reductions over a new first axis, and the operators that join what was stacked there.
+JOINS = {"ReduceMax": "Max", "ReduceMean": "Mean", "ReduceMin": "Min", "ReduceSum": "Sum"}
 
-def normalise_channels(model: ir.Model) -> None:
+
+def write_for_each_image(model: ir.Model) -> None:
+    """Brings both forms that follow into one in which the batch stays what it is, in place."""
+    _normalise_channels(model)
+    _join_parts(model.graph)
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def _normalise_channels(model: ir.Model) -> None:
     """Reshape [N, C, …] to [1, N·C, …], BatchNormalization, Reshape back -> BatchNormalization of C channels.
 
-    PyTorch repeats the statistics of the channels for each image; in evaluation mode no image depends on another.
+    InstanceNorm with running statistics, which PyTorch repeats for each image; no image depends on another.
     """
-    found = list(_side_by_side(model.graph))
-    for norm, x, tiles, back in found:
+    for norm, x, tiles, back in list(_side_by_side(model.graph)):
         y = back.outputs[0]
         channels = ir.node(
             "BatchNormalization", [x, *(tile.inputs[0] for tile in tiles)], attributes(norm), name=norm.name
         )
         channels.outputs[0].type, channels.outputs[0].shape = y.type, y.shape
         ir.convenience.replace_nodes_and_values(model.graph, back, [back], [channels], [y], channels.outputs)
-    if found:
-        passes.RemoveUnusedNodesPass()(model)
+
+
+def _join_parts(graph: ir.Graph) -> None:
+    """Unsqueeze of every part, Concat over the new first axis, ReduceSum over it -> Sum, and so on for ``JOINS``."""
+    for node in list(graph):
+        axes = known(node.inputs[1]) if node.op_type in JOINS and len(node.inputs) == 2 else None
+        stack = node.inputs[0].producer() if axes is not None and node.inputs[0] is not None else None
+        if stack is None or stack.op_type != "Concat" or attributes(stack)["axis"] or attributes(node).get("keepdims"):
+            continue
+        parts = [value.producer() for value in stack.inputs if value is not None]
+        grown = [part for part in parts if part is not None and part.op_type == "Unsqueeze" and _first(part.inputs[1])]
+        if _first(node.inputs[1]) and len(grown) == len(stack.inputs):
+            old = node.outputs[0]
+            join = ir.node(JOINS[node.op_type], [part.inputs[0] for part in grown], name=node.name)
+            join.outputs[0].type, join.outputs[0].shape = old.type, old.shape
+            ir.convenience.replace_nodes_and_values(graph, node, [node], [join], [old], join.outputs)
+
+
+def _first(axes: ir.Value | None) -> bool:
+    """Whether the axes are the first one alone."""
+    named = known(axes)
+    return named is not None and named.tolist() == [0]
 
 
 def _side_by_side(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value, list[ir.Node], ir.Node]]:
