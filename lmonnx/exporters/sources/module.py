@@ -21,6 +21,7 @@ from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.per_image import write_for_each_image
+from lmonnx.exporters.sources.translations import TRANSLATIONS
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
 
@@ -90,6 +91,7 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
     except Exception as error:
@@ -128,7 +130,9 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
     try:
         with _quiet():
             seen = any_size.traced(module, channels_of(module), size)
-            program = torch.onnx.export(seen, dynamo=True, opset_version=OPSET, verbose=False)
+            program = torch.onnx.export(
+                seen, dynamo=True, opset_version=OPSET, custom_translation_table=TRANSLATIONS, verbose=False
+            )
     except Exception as error:
         raise SourceError(
             f"PyTorch could not export {type(module).__name__} for every size: {_cause(error)}; {any_size.REMEDY}"
@@ -141,11 +145,13 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
     return program.model, smallest
 
 
-def _cause(error: Exception) -> str:
-    """The first line of what PyTorch says; what it says of an open side that the module uses up takes several."""
+def _cause(error: BaseException) -> str:
+    """The first line of what it began with; what PyTorch says of an open side that the module uses up takes several."""
     if "specialized it to be a constant" in str(error) or "inferred a static shape" in str(error):
         return "the network reads height or width as a number"
-    lines = (line.strip() for line in str(error.__cause__ or error).splitlines())
+    while error.__cause__ is not None and str(error.__cause__).strip():
+        error = error.__cause__
+    lines = (line.strip() for line in str(error).splitlines())
     return textwrap.shorten(next((line for line in lines if line), type(error).__name__), 160, placeholder=" …")
 
 

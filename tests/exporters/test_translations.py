@@ -1,0 +1,58 @@
+"""What PyTorch's exporter writes for a module is what the module does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lmonnx
+from lmonnx.errors import SourceError
+
+Between = Callable[[Tensor], Tensor]
+
+
+class Around(nn.Module):
+    """A small classifier with a function in its middle."""
+
+    def __init__(self, between: Between, channels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.between = between
+        self.stem, self.head = nn.Conv2d(channels, 8, 3, 2, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.between(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+def normalised(of: Callable[..., tuple[Tensor, Tensor]], **settings: bool) -> Between:
+    def apply(x: Tensor) -> Tensor:
+        spread, mean = of(x, (2, 3), **settings)
+        return torch.relu((x - mean.reshape(-1, 8, 1, 1)) / (spread.reshape(-1, 8, 1, 1) + 0.1))
+
+    return apply
+
+
+BETWEEN: dict[str, Between] = {
+    "variance and mean": normalised(torch.var_mean, keepdim=True),
+    "biased variance and mean": normalised(torch.var_mean, unbiased=False),
+    "deviation and mean": normalised(torch.std_mean),
+    "a divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5),
+    "a divisor of an oblong window": lambda x: F.avg_pool2d(x, (2, 3), count_include_pad=False, divisor_override=4),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_the_exporter_changes(between: str, tmp_path: Path) -> None:
+    module = Around(BETWEEN[between]).eval()
+    assert lmonnx.export(module, tmp_path / "a.onnx", size=(16, 18)).verification
+
+
+def test_a_divisor_that_onnx_cannot_say() -> None:
+    module = Around(lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True, divisor_override=5)).eval()
+    with pytest.raises(SourceError, match="avg_pool2d with both divisor_override and ceil_mode has no form in ONNX"):
+        lmonnx.export(module, "a.onnx", size=16)
