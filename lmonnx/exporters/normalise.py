@@ -20,6 +20,7 @@ from lmonnx.errors import SourceError
 from lmonnx.exporters import batch
 from lmonnx.exporters.canonical import canonicalise, recognise_group_norms
 from lmonnx.exporters.graphs import infer_shapes, settle_extents
+from lmonnx.exporters.indexing import recognise_gathers
 from lmonnx.exporters.lowering.registry import BATCH, known
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
 from lmonnx.exporters.upgrade import OPSET, opset_of, upgrade
@@ -58,6 +59,7 @@ def normalise(model: ir.Model, size: tuple[int, int] | None, layout: str, *, nam
         batch.free(model.graph)
         _set_size(model, sides, layout, BATCH)
     fold(model)
+    recognise_gathers(model.graph)
     for step in (
         passes.AddDefaultAttributesPass(),
         passes.IdentityEliminationPass(),

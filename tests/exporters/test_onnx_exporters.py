@@ -133,3 +133,9 @@ def test_ways_to_write_a_block(between: Callable[[Tensor], Tensor], free: bool, 
 @pytest.mark.parametrize("end", ENDS)
 def test_ways_to_write_the_end(end: str, free: bool, tmp_path: Path) -> None:
     proven(written(Written(gated, ENDS[end]), tmp_path / "in.onnx", 13, dynamo=False, free=free))
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["free batch", "batch of 1"])
+def test_channels_in_another_order_by_the_newer_exporter(free: bool, tmp_path: Path) -> None:
+    network = Written(lambda x: x[:, [7, 5, 3, 1, 0, 2, 4, 6]], ENDS["mean"])
+    proven(written(network, tmp_path / "in.onnx", 18, dynamo=True, free=free))

@@ -10,6 +10,7 @@ import onnx_ir.passes.common as passes
 
 from lmonnx.errors import OptionError, SourceError
 from lmonnx.exporters.graphs import infer_shapes, take_over
+from lmonnx.exporters.indexing import recognise_gathers
 from lmonnx.exporters.normalise import inlined
 from lmonnx.exporters.ops.builder import extents
 from lmonnx.exporters.sources.network import Precision
@@ -73,6 +74,7 @@ def with_image(path: pathlib.Path, source: ir.Model, name: str | None) -> Given:
     if kind == ir.DataType.FLOAT16:
         image = _from_float32(model.graph, image)
     infer_shapes(model)
+    recognise_gathers(model.graph)
     precision = _precision(model.graph, image)
     _to_float32(model.graph)
     return Given(model, image, kind, unread, precision)
