@@ -100,7 +100,7 @@ ODD: dict[str, tuple[onnx.ValueInfoProto, str]] = {
     "of unknown rank": (TENSOR("x", TensorProto.FLOAT, None), "is not a valid ONNX model: Field 'shape' of 'type' is"),
     "a vector": (TENSOR("x", TensorProto.FLOAT, ["n", 3]), "is not an image"),
     "a volume": (TENSOR("x", TensorProto.FLOAT, ["n", 3, 8, 24, 26]), "is not an image"),
-    "of seven channels": (TENSOR("x", TensorProto.FLOAT, ["n", 7, 24, 26]), "with 1, 3 or 4 channels"),
+    "of seven channels": (TENSOR("x", TensorProto.FLOAT, ["n", 7, 24, 26]), "with 1 to 4 channels"),
     "bytes": (TENSOR("x", TensorProto.UINT8, ["n", *SHAPE]), r"is UINT8; cut what turns pixels into float32 off"),
     "double": (TENSOR("x", TensorProto.DOUBLE, ["n", *SHAPE]), r"is DOUBLE; write the model in float32"),
     "bfloat16": (TENSOR("x", TensorProto.BFLOAT16, ["n", *SHAPE]), r"is BFLOAT16; write the model in float32"),

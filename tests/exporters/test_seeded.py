@@ -12,7 +12,8 @@ from torch import nn
 
 from lmonnx.errors import SourceError, WeightsError
 from lmonnx.exporters.proof import images
-from lmonnx.exporters.sources.module import channels_of, weights_hash
+from lmonnx.exporters.sources.channels import channels_of
+from lmonnx.exporters.sources.module import weights_hash
 from lmonnx.exporters.sources.seeds import seeded
 from lmonnx.exporters.sources.torchvision import from_torchvision, import_torchvision
 
@@ -134,7 +135,7 @@ def test_statistics_at_the_size_a_network_is_made_for() -> None:
     def small() -> nn.Module:
         return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 30 * 40, 3))
 
-    assert channels_of(small()) == 1
+    assert channels_of(small(), (30, 40)) == 1
     network = seeded(small(), 0, (30, 40)).eval()
     with torch.no_grad():
         assert 0.05 < network(torch.randn(4, 1, 30, 40, generator=torch.Generator().manual_seed(0))).std() < 5
@@ -145,4 +146,4 @@ def test_statistics_at_the_size_a_network_is_made_for() -> None:
 def test_channels() -> None:
     stem = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3))
     networks = (nn.Conv2d(4, 8, 3), nn.Conv2d(2, 8, 3), stem, nn.Flatten())
-    assert [channels_of(network) for network in networks] == [4, 2, 3, 3]
+    assert [channels_of(network, (32, 32)) for network in networks] == [4, 2, 3, 3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 import lmonnx
 from lmonnx.errors import SourceError
+from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.sources.seeds import seeded
 
 Between = Callable[[Tensor], Tensor]
 
@@ -60,3 +63,37 @@ def test_a_divisor_that_onnx_cannot_say() -> None:
     module = Around(lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True, divisor_override=5)).eval()
     with pytest.raises(SourceError, match="avg_pool2d with both divisor_override and ceil_mode has no form in ONNX"):
         lmonnx.export(module, "a.onnx", size=16)
+
+
+class Gated(Around):
+    """A gate of few channels, written before the stem."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(self.gated, channels)
+        gate = {"gate": nn.Conv2d(2, 1, 5, padding=2)}
+        self._modules = {**gate, **self._modules}
+
+    def gated(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.gate(torch.cat([x.mean(1, True), x.amax(1, True)], 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_channels_are_those_that_the_network_takes(channels: int) -> None:
+    network = resolve(Gated(channels).eval(), size=(16, 18))
+    assert network.channels == channels
+    assert network.plain(np.zeros((2, channels, 16, 18), np.float32))[0].shape == (2, 5)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("channels", [5, 6, 13])
+def test_channels_that_no_image_has(channels: int, dynamic: bool) -> None:
+    with pytest.raises(SourceError, match=f"^Gated takes images of {channels} channels; networks for images of 1 to 4"):
+        resolve(Gated(channels).eval(), size=(16, 18), dynamic=dynamic)
+    normed = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4))
+    with pytest.raises(SourceError, match=f"^Sequential takes images of {channels} channels"):
+        seeded(normed, 0)
+
+
+def test_a_size_that_no_memory_holds() -> None:
+    with pytest.raises(SourceError, match=r"could not export Around at 1000000×1000000: .*; try another size"):
+        resolve(Around(torch.relu).eval(), size=(10**6, 10**6))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import logging
 import textwrap
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +15,13 @@ from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
+from lmonnx.exporters.sources.channels import channels_of, quiet, require_channels
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.per_image import write_for_each_image
 from lmonnx.exporters.sources.translations import TRANSLATIONS
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.preprocessing import DEFAULT_SIZE, Preprocessing
 
-#: Numbers of channels that an image may have: grey, with an alpha, RGB, RGB with an alpha or near infrared.
-CHANNELS = (1, 2, 3, 4)
 #: Wrappers that compute what the module in this attribute of theirs does.
 _WRAPPED = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
@@ -42,7 +37,7 @@ def from_module(
 ) -> Network:
     """A module in evaluation mode that takes one image [N, C, H, W] of float32.
 
-    C is what its first convolution reads, if that is a number of channels that images have, and 3 otherwise.
+    C is found by :func:`lmonnx.exporters.sources.channels.channels_of`.
 
     Args:
         module: the network, with its weights; it is not changed.
@@ -82,9 +77,10 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
     Raises:
         SourceError: if PyTorch's exporter cannot follow the module.
     """
-    example = torch.zeros(2, channels_of(module), *size)
+    channels = channels_of(module, size)
     try:
-        with _quiet():
+        with quiet():
+            example = torch.zeros(2, channels, *size)
             program = torch.onnx.export(
                 module,
                 (example,),
@@ -95,6 +91,7 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
                 verbose=False,
             )
     except Exception as error:
+        require_channels(module, channels, size)
         remedy = _about_precision(module) or "try another size, or export it to ONNX yourself and give the file"
         raise SourceError(
             f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {_cause(error)}; {remedy}"
@@ -127,13 +124,15 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
     Raises:
         SourceError: if PyTorch's exporter cannot follow the module, or does so for some sizes only.
     """
+    channels = channels_of(module, size)
     try:
-        with _quiet():
-            seen = any_size.traced(module, channels_of(module), size)
+        with quiet():
+            seen = any_size.traced(module, channels, size)
             program = torch.onnx.export(
                 seen, dynamo=True, opset_version=OPSET, custom_translation_table=TRANSLATIONS, verbose=False
             )
     except Exception as error:
+        require_channels(module, channels, size)
         raise SourceError(
             f"PyTorch could not export {type(module).__name__} for every size: {_cause(error)}; {any_size.REMEDY}"
         ) from error
@@ -153,12 +152,6 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())
     return textwrap.shorten(next((line for line in lines if line), type(error).__name__), 160, placeholder=" …")
-
-
-def channels_of(module: torch.nn.Module) -> int:
-    """Number of channels of a module's image: what its first convolution reads; 3 where that reads no image."""
-    first = next((part for part in module.modules() if isinstance(part, torch.nn.Conv2d)), None)
-    return first.in_channels if first is not None and first.in_channels in CHANNELS else 3
 
 
 def weights_hash(module: torch.nn.Module) -> str:
@@ -193,17 +186,3 @@ def _arrays(outputs: Any) -> tuple[Array, ...]:
     if not tensors:
         raise LmonnxError("the network returns no tensor")
     return tuple(np.asarray(tensor.detach().cpu().numpy()) for tensor in tensors)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """PyTorch's exporter talks on every channel; what matters of it comes as an exception."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        nowhere = io.StringIO()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -18,6 +18,9 @@ Precision: TypeAlias = Literal["float32", "float16", "int8"]
 #: (image [n, C, H, W] float, mask [n, 1, H, W] bool) -> the outputs, in the dtype of the image.
 Reference: TypeAlias = Callable[[Array, Array], tuple[Array, ...]]
 
+#: Numbers of channels that an image may have: grey, with an alpha, RGB, RGB with an alpha or near infrared.
+CHANNELS = (1, 2, 3, 4)
+
 
 @dataclass(frozen=True)
 class Network:

@@ -13,10 +13,8 @@ from lmonnx.exporters.graphs import infer_shapes, take_over
 from lmonnx.exporters.indexing import recognise_gathers
 from lmonnx.exporters.normalise import inlined
 from lmonnx.exporters.ops.builder import extents
-from lmonnx.exporters.sources.network import Precision
+from lmonnx.exporters.sources.network import CHANNELS, Precision
 
-#: Numbers of channels that an image has; the layout of an input is told by where one of them stands.
-CHANNELS = (1, 3, 4)
 #: What the inputs of floating images become, and what to do about others.
 FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 REMEDIES = {
@@ -44,7 +42,7 @@ class Given:
 
     @property
     def layout(self) -> str:
-        """``"NCHW"`` or ``"NHWC"``, of the image."""
+        """``"NCHW"`` or ``"NHWC"``, of the image: where a number of channels stands."""
         shape = extents(self.image)
         return "NHWC" if shape[3] in CHANNELS and shape[1] not in CHANNELS else "NCHW"
 
@@ -115,7 +113,7 @@ def _require_image(path: pathlib.Path, image: ir.Value) -> None:
     if image.shape is None or len(image.shape) != 4 or not {extents(image)[1], extents(image)[3]} & set(CHANNELS):
         raise SourceError(
             f"the input {image.name!r} of {path} is not an image: the axes [N, C, H, W] or [N, H, W, C] are needed, "
-            "with 1, 3 or 4 channels"
+            f"with {CHANNELS[0]} to {CHANNELS[-1]} channels"
         )
     if image.dtype not in FLOATING:
         remedy = REMEDIES.get(image.type.dtype, "write the model in float32")

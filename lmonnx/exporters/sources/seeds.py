@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from lmonnx.errors import SourceError, WeightsError
-from lmonnx.exporters.sources.module import channels_of
+from lmonnx.exporters.sources.channels import channels_of, require_channels
 from lmonnx.reference.aten_program import duplicate
 
 #: Height and width in pixels of the images whose statistics the norms get.
@@ -94,7 +94,7 @@ def _measure(module: Any, norms: Sequence[str], bits: np.random.PCG64, size: tup
         norm = twin.get_submodule(name)
         norm.training = True
         norm.momentum = 1.0  # nothing is left of what was
-    channels = channels_of(module)
+    channels = channels_of(module, size)
     for sides in (SIZE, size):
         images = torch.from_numpy(_images(bits, channels, sides))
         try:
@@ -104,6 +104,7 @@ def _measure(module: Any, norms: Sequence[str], bits: np.random.PCG64, size: tup
         except Exception as error:  # whatever a network that is made for another size runs into
             failure = error
     else:
+        require_channels(module, channels, size)
         line = next(iter(str(failure).splitlines()), type(failure).__name__)
         raise SourceError(
             f"{type(module).__name__} cannot take {channels} channels of {size[0]}×{size[1]} pixels: {line}; "
