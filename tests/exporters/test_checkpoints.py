@@ -44,6 +44,13 @@ WRAPPINGS: dict[str, tuple[Wrap, str]] = {
     "model": (lambda state: {"model": state, "optimizer": {"lr": 0.1}}, "model"),
     "averages first": (lambda state: {"model": {}, "model_ema": state}, "model_ema"),
     "nested twice": (lambda state: {"model": {"state_dict": state}}, "model.state_dict"),
+    "PyTorch's tutorial": (
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {0: {}}}, "loss": 0.1},
+        "model_state_dict",
+    ),
+    "a name of its own": (lambda state: {"net": state, "acc": 91.5, "epoch": 7}, "net"),
+    "a name of its own beside a tensor": (lambda state: {"loss": torch.tensor(0.1), "net": state}, "net"),
+    "a name of its own in an entry": (lambda state: {"model": {"backbone": state}}, "model.backbone"),
     "options of a training": (lambda state: {"args": argparse.Namespace(lr=1), "state_dict": state}, "state_dict"),
     "data parallel": (prefixed("module."), ""),
     "compiled data parallel": (prefixed("_orig_mod.module."), ""),
@@ -122,6 +129,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a tensor": (lambda path: torch.save(torch.ones(3), path), "holds no weights by name"),
     "numbers": (lambda path: torch.save({"epoch": 3}, path), "holds no weights by name"),
+    "several": (
+        lambda path: torch.save({"epoch": 3, **{name: {"weight": torch.ones(2)} for name in ("netG", "netD")}}, path),
+        r"several sets of weights, netG, netD; write the one that is meant .*torch\.load\(FILE\)\['netG'\], NEW\)",
+    ),
     "nothing": (lambda path: torch.save({"state_dict": {}}, path), "holds no weights by name"),
 }
 

@@ -27,6 +27,8 @@ ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 #: Counters that take part in training only; older files lack the first, averages have the second.
 COUNTERS = ("num_batches_tracked", "n_averaged")
+#: What the names of entries that a part of a network writes itself end in.
+EXTRA = "_extra_state"
 SAVE = "write it again with torch.save(module.state_dict(), FILE)"
 #: So many names of a kind are listed.
 LISTED = 8
@@ -101,14 +103,38 @@ def read(path: pathlib.Path) -> tuple[State, str]:
     except Exception as error:  # a damaged file makes unpickling raise anything
         raise WeightsError(f"{path} {_reason(path, error)}") from error
     entry = ""
-    while isinstance(content, Mapping):
-        inner = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
-            break
+    while isinstance(content, Mapping) and (inner := _entry(path, content)) is not None:
         content, entry = content[inner], f"{entry}.{inner}".lstrip(".")
-    if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+    if not _is_state(content):
         raise WeightsError(f"{path} holds no weights by name; {SAVE}")
     return content, entry
+
+
+def _entry(path: pathlib.Path, content: State) -> str | None:
+    """The entry of a checkpoint that holds the weights: one of ``ENTRIES``, or the only one whose value is a state.
+
+    None if ``content`` has no such entry, as weights themselves have none.
+
+    Raises:
+        WeightsError: if there are several of which none is known by its name.
+    """
+    known = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
+    if known is not None:
+        return known
+    states = [str(name) for name, value in content.items() if _is_state(value) and not str(name).endswith(EXTRA)]
+    if len(states) > 1:
+        raise WeightsError(
+            f"{path} holds several sets of weights, {some(states)}; write the one that is meant to a file of its own: "
+            f"torch.save(torch.load(FILE)[{states[0]!r}], NEW)"
+        )
+    return next(iter(states), None)
+
+
+def _is_state(content: object) -> bool:
+    """Whether it is tensors by name, perhaps beside other things."""
+    if not isinstance(content, Mapping):
+        return False
+    return any(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
 
 
 def restore(
