@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -41,12 +44,15 @@ class Numbers(click.ParamType[Any]):
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What lmonnx says on purpose is one line on stderr: errors, with exit code 1 and no traceback, and warnings."""
+    """What lmonnx says on purpose is one line on stderr: errors, with exit code 1 and no traceback, and warnings.
+
+    A SIGTERM ends the command as Ctrl-C does, so that it takes its temporary files along.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with warnings.catch_warnings():
+            with _terminable(), warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 command(*args, **kwargs)
         except LmonnxError as error:
@@ -55,6 +61,24 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(1)
 
     return run
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Where a SIGTERM is an exception, unless the process ignores it or does something of its own."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or threading.current_thread() != threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one does not stop the tidying up
+    sys.exit(128 + number)
 
 
 def _as_typed(message: str) -> str:

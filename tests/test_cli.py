@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -18,8 +20,9 @@ from PIL import Image
 import lmonnx
 from lmonnx import cli
 from lmonnx.errors import OptionError
+from lmonnx.exporters.package import publication
 from lmonnx.masking import MaskRules
-from lmonnx.options import parse_rules
+from lmonnx.options import one_line_errors, parse_rules
 from lmonnx.runtime import distributions
 from tests.cases import w
 from tests.graphs import build, step
@@ -300,3 +303,18 @@ def test_two_onnxruntimes_are_told_of_in_one_line(folder: Path, monkeypatch: pyt
     result = run("predict masked.onnx photo.jpg")
     assert result.exit_code == 0
     assert re.search(r"^warning: onnxruntime 1.31.1 and onnxruntime-gpu 1.31.1 are installed", result.output, re.M)
+
+
+def test_a_termination_takes_the_temporary_folder_along(folder: Path) -> None:
+    before = set(folder.iterdir())
+
+    @click.command
+    @one_line_errors
+    def stopped() -> None:
+        with publication(folder / "masked.onnx"):
+            assert set(folder.iterdir()) > before
+            signal.raise_signal(signal.SIGTERM)
+
+    assert CliRunner().invoke(stopped).exit_code == 143
+    assert set(folder.iterdir()) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
