@@ -115,3 +115,54 @@ def _taken(node: ir.Node) -> np.ndarray | None:
         step = int(arrays[3][0]) if len(arrays) > 3 else 1
         return extents[int(starts[0]) : int(ends[0]) : step]
     return np.asarray(extents[arrays[0]]) if (np.abs(arrays[0]) < len(extents)).all() else None
+
+
+def settle_targets(graph: ir.Graph) -> bool:
+    """Replaces by constants the targets of Reshapes that are the batch before and numbers; whether there are any.
+
+    The batch is then 0, which keeps what is there, and what a −1 stands for can be inferred.
+    """
+    settled = [(node, array) for node in graph if (array := _target(graph, node)) is not None]
+    for node, array in settled:
+        node.replace_input_with(1, constant_for(node, "target", array))
+    return bool(settled)
+
+
+def _target(graph: ir.Graph, node: ir.Node) -> np.ndarray | None:
+    """[0, …] if ``node`` is a Reshape to the batch, which what it reads has before too, and numbers; None if not."""
+    if node.op_type != "Reshape" or node.domain or attributes(node).get("allowzero", 0):
+        return None
+    x, shape = node.inputs[0], node.inputs[1].producer() if node.inputs[1] is not None else None
+    if x is None or shape is None or shape.op_type != "Concat" or not shape.inputs:
+        return None
+    first, *parts = shape.inputs
+    rest = [part for part in map(known, parts) if part is not None]
+    whole = _whole(first)
+    if (
+        len(rest) < len(parts)
+        or whole is None
+        or not (x is whole or (_has_batch(graph, x) and _has_batch(graph, whole)))
+    ):
+        return None
+    return np.concatenate([[0], *rest]).astype(np.int64)
+
+
+def _has_batch(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether the first extent is known to be the image's; other names in a file may be wrong."""
+    batch = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else None
+    named = isinstance(batch, ir.SymbolicDim) and batch.value is not None
+    return named and bool(value.shape) and value.shape[0] == batch  # type: ignore[index]
+
+
+def _whole(value: ir.Value | None) -> ir.Value | None:
+    """The value whose first extent ``value`` is, of shape [1]; None if it is anything else."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Unsqueeze" and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    if node is None or node.op_type not in ("Gather", "Slice") or node.inputs[0] is None:
+        return None
+    shape, places = node.inputs[0].producer(), [known(place) for place in node.inputs[1:]]
+    if shape is None or shape.op_type != "Shape" or shape.attributes:
+        return None
+    taken = [None if place is None else place.ravel().tolist() for place in places[:2]]
+    return shape.inputs[0] if taken == ([[0]] if node.op_type == "Gather" else [[0], [1]]) else None

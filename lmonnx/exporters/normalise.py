@@ -19,7 +19,7 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 from lmonnx.errors import SourceError
 from lmonnx.exporters import batch
 from lmonnx.exporters.canonical import canonicalise, recognise_group_norms
-from lmonnx.exporters.graphs import infer_shapes, settle_extents
+from lmonnx.exporters.graphs import infer_shapes, settle_extents, settle_targets
 from lmonnx.exporters.indexing import recognise_gathers
 from lmonnx.exporters.lowering.registry import BATCH, known
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
@@ -112,9 +112,12 @@ def fold(model: ir.Model) -> None:
     try:
         settled = True
         while settled:
+            count = len(model.graph)
             infer_shapes(model)
             fold_constants(model, input_size_limit=FOLD_LIMIT, output_size_limit=FOLD_LIMIT, should_fold=_whether)
-            settled = settle_extents(model.graph)
+            # of what a decided If leaves, more may be decided
+            settled = settle_extents(model.graph) | settle_targets(model.graph)
+            settled |= len(model.graph) != count and any(node.op_type == "If" for node in model.graph)
     except RuntimeError as error:
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SourceError(f"{error} fails: {cause}; write the model again with that node repaired") from error

@@ -72,6 +72,10 @@ def over_channels(x: Tensor) -> Tensor:
     return F.layer_norm(x.permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2)
 
 
+def beside_each_other(x: Tensor) -> Tensor:
+    return F.local_response_norm(x, 5, alpha=0.1)
+
+
 BETWEEN = (shuffled, gated, split, resized, enlarged, padded, mirrored, averaged, over_channels)
 ENDS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda x: x.mean([2, 3]),
@@ -127,6 +131,13 @@ def test_newer_exporter(opset: int, tmp_path: Path) -> None:
 def test_ways_to_write_a_block(between: Callable[[Tensor], Tensor], free: bool, tmp_path: Path) -> None:
     opset = 11 if between is not over_channels else 17
     proven(written(Written(between, ENDS["mean"]), tmp_path / "in.onnx", opset, dynamo=False, free=free))
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["free batch", "batch of 1"])
+@pytest.mark.parametrize("opset", [9, 13, 17])
+def test_a_response_norm(opset: int, free: bool, tmp_path: Path) -> None:
+    """From opset 13 on the older exporter writes an If around a Squeeze, decided by an extent behind open ones."""
+    proven(written(Written(beside_each_other, ENDS["mean"]), tmp_path / "in.onnx", opset, dynamo=False, free=free))
 
 
 @pytest.mark.parametrize("free", [True, False], ids=["free batch", "batch of 1"])
