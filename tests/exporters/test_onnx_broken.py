@@ -116,6 +116,24 @@ def test_nodes_in_any_order(beside: bool, tmp_path: Path) -> None:
     assert lmonnx.export(path, tmp_path / "out.onnx").verification
 
 
+@pytest.mark.parametrize("field", ["type", "shape"])
+def test_an_output_without_a_shape(field: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "in.onnx", lambda model: _without(model.graph.output[0], field))
+    with pytest.raises(onnx.checker.ValidationError, match=f"Field '{field}' of"):
+        onnx.checker.check_model(str(path))
+    assert lmonnx.export(path, tmp_path / "out.onnx").verification
+    path = saved(tmp_path / "in.onnx", lambda model: _without(model.graph.input[0], field))
+    with pytest.raises(SourceError, match="write it again with the types and shapes of its inputs and outputs"):
+        lmonnx.export(path, tmp_path / "out.onnx")
+
+
+def _without(value: onnx.ValueInfoProto, field: str) -> None:
+    if field == "type":
+        value.ClearField("type")
+    else:
+        value.type.tensor_type.ClearField("shape")
+
+
 def test_nodes_that_wait_for_each_other(tmp_path: Path) -> None:
     def cycle(model: onnx.ModelProto) -> None:
         model.graph.node[0].input[0] = "value1"

@@ -11,12 +11,15 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lmonnx.errors import SourceError
+from lmonnx.exporters.graphs import infer_shapes
 
-_UNSORTED = "must be topologically sorted"
+#: What onnx's checker says of what is put right here.
+_REPAIRED = re.compile("must be topologically sorted|Field '(type|shape)' of '(value_info|type)' is required")
 #: What onnx says of a file -> what to do about it.
 REMEDIES = {
     "is higher than the checker's": "write it again with a lower ir_version, or upgrade the package onnx",
     "ir_version set properly|Unable to parse": "it is damaged, or no ONNX file; fetch or write it again",
+    "Field '(type|shape)' of": "write it again with the types and shapes of its inputs and outputs",
     "should be stored in": "put that file there, or write the model again",
     "should be file inside|should be a relative path": "write it again with its weights in a file beside it",
 }
@@ -77,15 +80,16 @@ def external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
 
 
 def _checked(path: pathlib.Path) -> ir.Model:
-    """The model, if onnx's checker has nothing against it but the order of its nodes, which is put right.
+    """The model, if onnx's checker has nothing against it but what is put right.
 
-    onnxruntime reads nodes in any order, and its converter to float16 leaves some behind those that read them.
+    That is the order of its nodes, which onnxruntime reads in any, and its converter to float16 leaves some behind
+    those that read them; and an output without a shape, if that follows from the nodes.
     """
     try:
         onnx.checker.check_model(str(path))
         return ir.load(path)
     except onnx.checker.ValidationError as error:
-        if _UNSORTED not in str(error):
+        if not _REPAIRED.search(str(error)):
             raise
     _require_makers(path)
     model = ir.load(path)
@@ -93,6 +97,8 @@ def _checked(path: pathlib.Path) -> ir.Model:
         passes.TopologicalSortPass()(model)
     except ValueError as error:
         raise SourceError(f"{path} has nodes that wait for each other; {OTHERWISE}") from error
+    if any(value.shape is None for value in model.graph.outputs):
+        infer_shapes(model)
     onnx.checker.check_model(_without_external(ir.to_proto(model)))
     return model
 
