@@ -12,8 +12,8 @@ from torch import nn
 
 from lmonnx.errors import SourceError, WeightsError
 from lmonnx.exporters.proof import images
-from lmonnx.exporters.sources.channels import channels_of
 from lmonnx.exporters.sources.module import weights_hash
+from lmonnx.exporters.sources.module_image import channels_of
 from lmonnx.exporters.sources.seeds import seeded
 from lmonnx.exporters.sources.torchvision import from_torchvision, import_torchvision
 

@@ -188,6 +188,12 @@ def test_without_a_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         ("timm:resnet18", {"weights": "seed:x"}, WeightsError, "do not end in a whole number"),
         ("timm:resnet18", {"classes": 3}, OptionError, r"weights resnet18\.a1_in1k are for 1000 classes and 3 are"),
         (
+            "timm:bat_resnext26ts",
+            {"weights": "seed:0", "size": (128, 128)},
+            SourceError,
+            "cannot take 3 channels of 128×128 pixels: .*; try the size of its configuration, 256×256",
+        ),
+        (
             "timm:vit_small_patch16_224.dino",
             {"weights": "seed:0"},
             SourceError,

@@ -15,7 +15,7 @@ from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
-from lmonnx.exporters.sources.channels import channels_of, quiet, require_channels
+from lmonnx.exporters.sources.module_image import another_size, channels_of, quiet, require_channels
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.per_image import write_for_each_image
 from lmonnx.exporters.sources.translations import TRANSLATIONS
@@ -37,7 +37,7 @@ def from_module(
 ) -> Network:
     """A module in evaluation mode that takes one image [N, C, H, W] of float32.
 
-    C is found by :func:`lmonnx.exporters.sources.channels.channels_of`.
+    C is found by :func:`lmonnx.exporters.sources.module_image.channels_of`.
 
     Args:
         module: the network, with its weights; it is not changed.
@@ -92,7 +92,8 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
             )
     except Exception as error:
         require_channels(module, channels, size)
-        remedy = _about_precision(module) or "try another size, or export it to ONNX yourself and give the file"
+        remedy = f"{another_size(module, size)}, or export it to ONNX yourself and give the file"
+        remedy = _about_precision(module) or remedy
         raise SourceError(
             f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {_cause(error)}; {remedy}"
         ) from error

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from lmonnx.errors import SourceError, WeightsError
-from lmonnx.exporters.sources.channels import channels_of, require_channels
+from lmonnx.exporters.sources.module_image import another_size, channels_of, require_channels
 from lmonnx.reference.aten_program import duplicate
 
 #: Height and width in pixels of the images whose statistics the norms get.
@@ -108,7 +108,7 @@ def _measure(module: Any, norms: Sequence[str], bits: np.random.PCG64, size: tup
         line = next(iter(str(failure).splitlines()), type(failure).__name__)
         raise SourceError(
             f"{type(module).__name__} cannot take {channels} channels of {size[0]}×{size[1]} pixels: {line}; "
-            "try another size"
+            f"{another_size(module, size)}"
         ) from failure
     for name in norms:
         for statistic in ("running_mean", "running_var"):

@@ -1,4 +1,4 @@
-"""The number of channels of the image that a PyTorch module takes, which nothing in it says."""
+"""The image that a PyTorch module takes: its channels, of which nothing in it says the number, and its size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,14 @@ def require_channels(module: torch.nn.Module, channels: int, size: tuple[int, in
             f"{type(module).__name__} takes images of {read[0]} channels; networks for images of {CHANNELS[0]} to "
             f"{CHANNELS[-1]} channels are exported"
         )
+
+
+def another_size(module: torch.nn.Module, size: tuple[int, int]) -> str:
+    """What to try for a module that does not take a size: the one that its configuration says, as those of timm do."""
+    config = getattr(module, "pretrained_cfg", None)
+    said = config.get("input_size") if isinstance(config, Mapping) else None
+    own = tuple(said)[1:] if isinstance(said, (list, tuple)) and len(said) == 3 else size
+    return "try another size" if own == size else f"try the size of its configuration, {own[0]}×{own[1]}"
 
 
 def _runs(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> bool:
