@@ -29,7 +29,7 @@ class Running(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.first(self.conv(x)))
-        return self.head(F.avg_pool2d(self.second(x), 3).mean((2, 3)))
+        return self.head(F.avg_pool2d(self.second(self.first(x)), 3).mean((2, 3)))
 
 
 class Stacked(nn.Module):
@@ -76,4 +76,16 @@ def test_running_statistics_are_those_of_the_channels() -> None:
     for model in (to_onnx(Running().eval(), (36, 40)), open_sides):
         assert [node.op_type for node in model.graph if node.op_type in ("BatchNormalization", "Tile")] == [
             "BatchNormalization"
-        ] * 2
+        ] * 3
+
+
+class Maps(nn.Module):
+    """Both forms as outputs."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, variance = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([1.0, 2.0, 3.0])
+        return torch.stack([x, x.sigmoid()]).sum(0), F.instance_norm(x, mean, variance, use_input_stats=False)
+
+
+def test_outputs_keep_their_names(tmp_path: Path) -> None:
+    assert lmonnx.export(Maps().eval(), tmp_path / "out.onnx", size=20).verification

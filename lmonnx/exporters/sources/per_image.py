@@ -26,11 +26,9 @@ def _normalise_channels(model: ir.Model) -> None:
 
     InstanceNorm with running statistics, which PyTorch repeats for each image; no image depends on another.
     """
-    for norm, x, tiles, back in list(_side_by_side(model.graph)):
-        y = back.outputs[0]
-        channels = ir.node(
-            "BatchNormalization", [x, *(tile.inputs[0] for tile in tiles)], attributes(norm), name=norm.name
-        )
+    for norm, before, tiles, back in list(_side_by_side(model.graph)):
+        y, inputs = back.outputs[0], [before.inputs[0], *(tile.inputs[0] for tile in tiles)]
+        channels = ir.node("BatchNormalization", inputs, attributes(norm), name=norm.name)
         channels.outputs[0].type, channels.outputs[0].shape = y.type, y.shape
         ir.convenience.replace_nodes_and_values(model.graph, back, [back], [channels], [y], channels.outputs)
 
@@ -40,7 +38,12 @@ def _join_parts(graph: ir.Graph) -> None:
     for node in list(graph):
         axes = known(node.inputs[1]) if node.op_type in JOINS and len(node.inputs) == 2 else None
         stack = node.inputs[0].producer() if axes is not None and node.inputs[0] is not None else None
-        if stack is None or stack.op_type != "Concat" or attributes(stack)["axis"] or attributes(node).get("keepdims"):
+        if (
+            stack is None
+            or stack.op_type != "Concat"
+            or attributes(stack)["axis"]
+            or attributes(node).get("keepdims", 1)
+        ):
             continue
         parts = [value.producer() for value in stack.inputs if value is not None]
         grown = [part for part in parts if part is not None and part.op_type == "Unsqueeze" and _first(part.inputs[1])]
@@ -57,8 +60,8 @@ def _first(axes: ir.Value | None) -> bool:
     return named is not None and named.tolist() == [0]
 
 
-def _side_by_side(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value, list[ir.Node], ir.Node]]:
-    """The batch norm, the map before the first Reshape, what repeats its statistics, and the second Reshape."""
+def _side_by_side(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node, list[ir.Node], ir.Node]]:
+    """The batch norm, the Reshape before it, what repeats its statistics, and the Reshape behind it."""
     for norm in graph:
         users = [use.node for use in norm.outputs[0].uses()] if norm.op_type == "BatchNormalization" else []
         before = norm.inputs[0].producer() if users and norm.inputs[0] is not None else None
@@ -70,7 +73,7 @@ def _side_by_side(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value, list[ir.
             continue
         repeated = [tile for tile in tiles if tile is not None and _for_each_image(tile, x)]
         if len(repeated) == 4 and sides(x)[1:] == sides(back.outputs[0])[1:] and None not in sides(x)[1:]:
-            yield norm, x, repeated, back
+            yield norm, before, repeated, back
 
 
 def _one_row(reshape: ir.Node) -> bool:
