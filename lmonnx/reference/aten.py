@@ -19,6 +19,7 @@ from lmonnx.reference.activation import Masked, RefusedError, Unknown, failure, 
 from lmonnx.reference.aten_operators import masked_call
 from lmonnx.reference.aten_program import duplicate, exported, own_dtype
 from lmonnx.reference.precision import Precision
+from lmonnx.reference.vectors import Vectors
 
 
 def mask_aware(
@@ -137,6 +138,7 @@ class _Walk:
     values: dict[torch.fx.Node, Any] = field(default_factory=dict)
     family: dict[torch.fx.Node, torch.fx.Node] = field(default_factory=dict)
     offences: list[Offence] = field(default_factory=list)
+    vectors: Vectors = field(default_factory=Vectors)
 
     def run(self, inputs: dict[str, Any]) -> None:
         """Gives every node its value, and forgets it after its last reader."""
@@ -179,6 +181,7 @@ class _Walk:
             failed = offence(node.name, str(node.target), leaves, failure(error))
             raise UnsupportedOpError([*self.offences, failed]) from error
         self.values[node] = result
+        self.vectors.note(_name(node.target), node.all_input_nodes, [node], leaves, result)
         source = written or _viewed(node)
         if source is not None:
             self.family[node] = self.family[source]
@@ -193,6 +196,7 @@ class _Walk:
         if target is torch.ops.higher_order.wrap_with_autocast:
             raise RefusedError("it rounds to fewer bits by itself", "leave autocast out of the module's forward")
         if not masked:
+            self.vectors.demand(_name(target), node.all_input_nodes)
             return target(*args, **kwargs)
         if target is operator.getitem:
             if args[0][args[1]] is None and node.users:
@@ -219,6 +223,14 @@ class _Walk:
         views = [n for n in relatives if n in alive and self.values[n] is not self.values[written]]
         if any(isinstance(self.values[node], Masked) for node in [*views, written] if views):
             raise RefusedError("it writes in place to a tensor of which a view is read later", "do not write in place")
+
+
+def _name(target: Any) -> str:
+    """The name of an operator without its overload; of the largest of two, which is no maximum over axes, with it."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return ""
+    name = target._schema.name.partition("::")[2]
+    return f"{name}.other" if target._overloadname == "other" else name
 
 
 def _viewed(node: torch.fx.Node) -> torch.fx.Node | None:

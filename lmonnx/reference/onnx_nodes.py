@@ -14,6 +14,7 @@ from lmonnx.reference import layout as layouts
 from lmonnx.reference.activation import Masked, RefusedError, Unknown, Value, failure, join, offence, settle
 from lmonnx.reference.onnx_call import Call, Node
 from lmonnx.reference.onnx_operators import masked_call, plain_call
+from lmonnx.reference.vectors import Vectors
 
 
 def mask_aware_nodes(
@@ -99,11 +100,12 @@ class NodeProgram:
                 offences.append(offence(name, "initializer", [], refusal))
                 values[name] = Unknown()
         values[self._image] = start
+        vectors = Vectors()
         last = {name: index for index, node in enumerate(self._nodes) for name in node.inputs}
         for index, node in enumerate(self._nodes):
             inputs = [values[name] if name else None for name in node.inputs]
             call = Call(node, self._opset, self._rules, blank.dtype, blank.device)
-            values.update(zip(node.outputs, self._results(call, inputs, offences), strict=False))
+            values.update(zip(node.outputs, self._results(call, inputs, offences, vectors), strict=False))
             for name in {*node.inputs, *node.outputs} - set(self._outputs) if not keep_all else ():
                 if last.get(name, -1) <= index:
                     values.pop(name, None)
@@ -115,15 +117,18 @@ class NodeProgram:
             raise UnsupportedOpError(offences)
         return values
 
-    def _results(self, call: Call, inputs: list[Any], offences: list[Offence]) -> tuple[Any, ...]:
+    def _results(self, call: Call, inputs: list[Any], offences: list[Offence], vectors: Vectors) -> tuple[Any, ...]:
         """One value for each output of a node, Unknown where it was refused or follows one that was."""
         unknown = (Unknown(),) * len(call.node.outputs)
         if any(isinstance(value, Unknown) for value in inputs):
             return unknown
+        node = call.node
         try:
             if call.node.domain not in ("", "ai.onnx"):
                 raise RefusedError(f"the reference does not know the domain {call.node.domain!r}")
             masked = any(isinstance(value, Masked) for value in inputs)
+            if not masked:
+                vectors.demand(node.operator, node.inputs)
             result = masked_call(call, inputs) if masked else plain_call(call, inputs)
         except RefusedError as refused:
             offences.append(offence(call.node.name, call.node.operator, inputs, refused))
@@ -131,4 +136,5 @@ class NodeProgram:
         except Exception as error:
             failed = offence(call.node.name, call.node.operator, inputs, failure(error))
             raise UnsupportedOpError([*offences, failed]) from error
+        vectors.note(node.operator, node.inputs, node.outputs, inputs, result)
         return result if isinstance(result, tuple) else (result,)
