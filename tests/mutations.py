@@ -48,13 +48,13 @@ def border_filled(patch: pytest.MonkeyPatch) -> None:
 
     def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Any) -> Masked:
         settings = attributes(node)
-        window = windows.window_of(x, tuple(weight.shape)[2:], settings)
+        window = windows.window_of(tuple(weight.shape)[2:], settings)
         befores, afters = zip(*pools.joint(window, x.border).pads, strict=True)
         pads = np.array([0, 0, *befores, 0, 0, *afters], np.int64)
         grown = op.Greater(op.Pad(masks.as_float(op, x.mask), pads), op.number(0.5))
         padded = x.but(data=op.Pad(fill.zeroed(op, x), pads), mask=grown, border=None, zero=True)
         settings["pads"] = [0] * len(settings["pads"])
-        unpadded = windows.window_of(padded, window.kernel, settings)
+        unpadded = windows.window_of(window.kernel, settings)
         data = fill.neighbour_pad(op, padded, unpadded)
         return Masked(op.Conv(data, weight, *bias, **settings), masks.covers(op, grown, unpadded), x.axes)
 

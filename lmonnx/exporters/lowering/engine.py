@@ -79,10 +79,10 @@ def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW", all_kept:
     source = source.clone()
     recognise_blocks(source.graph)
     recognise_dense(source.graph)
-    first = _Lowering(source, rules, layout)
-    lowered = first.run()
-    if all_kept or not note_rings(source.graph, first.op, first.values):
-        return lowered
+    if not all_kept:
+        first = _Lowering(source, rules, layout)
+        first.run()
+        note_rings(source.graph, first.op, first.values)
     return _Lowering(source, rules, layout).run()
 
 

@@ -40,19 +40,18 @@ NORMS = {"LayerNormalization", "RMSNormalization"}
 _Values = Mapping[ir.Value, Any]
 
 
-def note_rings(graph: ir.Graph, op: Op, values: _Values) -> bool:
-    """Writes into ``meta["rings"]`` of every Conv how many rings it needs; whether any needs fewer than its window.
+def note_rings(graph: ir.Graph, op: Op, values: _Values) -> None:
+    """Writes into ``meta["rings"]`` of every Conv how many rings it needs.
 
     Args:
         graph: the source.
-        op: what the first lowering built with.
+        op: what the first lowering built with; masks are added to its graph, which is of no further use.
         values: what each value of the source became there.
     """
     read: dict[ir.Value, list[ir.Value]] = defaultdict(list)
     for output in graph.outputs:
         if isinstance(made := values.get(output), Masked):
             read[output].append(made.mask)
-    fewer = False
     for node in reversed(list(graph)):
         wanted = [_together(made.mask, read[value]) for value, made in _masked(node.outputs, values)]
         inputs = [*_masked(node.inputs, values)]
@@ -60,10 +59,8 @@ def note_rings(graph: ir.Graph, op: Op, values: _Values) -> bool:
             (_, x), *_ = inputs
             window = joint(_window(node), image_of(x).border)
             node.meta["rings"] = min(rings(window), reach(op, window, x.mask, wanted[0]))
-            fewer |= node.meta["rings"] < rings(window)
         for value, x in inputs:
             read[value].append(_wanted_of(op, node, x, wanted, values) or x.mask)
-    return fewer
 
 
 def _window(node: ir.Node) -> Window:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import pathlib
 
 import onnx
+import onnx_ir as ir
 from onnx import helper
+
+from lmonnx.exporters.sources.onnx_load import external
 
 
 def averaged(path: pathlib.Path) -> bytes | pathlib.Path:
     """The file with means in the place of its global average pools; the file itself if it has none of a known rank.
 
     onnxruntime 1.31 adds up a GlobalAveragePool number by number in float32, so that a map of 224 × 224 comes out as
-    wrong as 2e-4; its ReduceMean adds in parts. A file with weights elsewhere is left as it is.
+    wrong as 2e-4; its ReduceMean adds in parts. A file with weights in other files is left as it is.
     """
     model = onnx.load(path, load_external_data=False)
     pools = [node for node in model.graph.node if node.op_type == "GlobalAveragePool" and not node.domain]
-    if not pools or any(weights.external_data for weights in model.graph.initializer):
+    if not pools or any(True for _ in external(ir.load(path))):
         return path
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = {value.name: value.type.tensor_type.shape for value in (*graph.input, *graph.value_info, *graph.output)}
