@@ -20,8 +20,8 @@ CEILING = 1e-2
 #: Nor do those whose output varies less than this, relative to its largest number.
 LEAST = 1e-4
 
-#: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel; a global pool and
-#: a convolution of a strip that a Reshape had left with one.
+#: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel; a global pool, a
+#: convolution and a Concat of a strip that a Reshape had left with one.
 FOUND = (
     Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),
     Recipe((("pool", 10, 10, 4, 7, 8, 2), ("merge space", 2, 3, 4, 4, 6, 1)), head=2, space=(12, 7)),
@@ -34,6 +34,17 @@ FOUND = (
         ),
         head=0,
         space=(6, 10),
+    ),
+    Recipe(
+        (
+            *[("batch norm", 0, 0, 0, 0, 0, 0)] * 4,
+            ("space to depth", 0, 0, 0, 0, 0, 0),
+            ("conv", 0, 0, 0, 3, 0, 0),
+            ("merge space", 0, 0, 0, 0, 0, 0),
+            ("concat", 0, 0, 0, 1, 2, 0),
+        ),
+        head=0,
+        space=(6, 6),
     ),
 )
 

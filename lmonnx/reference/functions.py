@@ -56,8 +56,9 @@ def _read(value: Any, removed: float | None) -> Any:
 
 
 def _common_axes(masked: Sequence[Masked]) -> tuple[int, ...]:
-    axes = masked[0].axes
-    if any(value.axes != axes for value in masked):
+    """Space of any operand; to one of a single pixel there it is space as well."""
+    axes = tuple(sorted({axis for value in masked for axis in value.axes}))
+    if any(value.data.shape[axis] != 1 for value in masked for axis in axes if axis not in value.axes):
         raise RefusedError(f"its operands have space on different axes, {[value.axes for value in masked]}")
     return axes
 
