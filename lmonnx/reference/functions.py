@@ -42,9 +42,7 @@ def combine(function: Callable[..., Tensor], operands: Sequence[Any], removed: S
     masked = [value for value in operands if isinstance(value, Masked)]
     if any(value.data.ndim < data.ndim for value in masked):
         raise RefusedError(f"a masked operand is broadcast to {data.ndim} axes, so that none of its own stays in place")
-    axes = tuple(sorted({axis for value in masked for axis in value.axes}))
-    if any(value.data.shape[axis] != 1 for value in masked for axis in axes if axis not in value.axes):
-        raise RefusedError(f"its operands have space on different axes, {[value.axes for value in masked]}")
+    axes = _common_axes(masked)
     rows = masked[0].rows if all(value.rows is masked[0].rows for value in masked) else None
     return Masked(data, _intersection(masked, data, axes), axes, rows=rows)
 

@@ -58,7 +58,7 @@ def note_rings(graph: ir.Graph, op: Op, values: _Values) -> None:
         if node.op_type == "Conv" and len(wanted) == 1 and inputs:
             (_, x), *_ = inputs
             window = joint(_window(node), image_of(x).border)
-            node.meta["rings"] = min(rings(window), reach(op, window, x.mask, wanted[0]))
+            node.meta["rings"] = reach(op, window, x.mask, wanted[0])
         for value, x in inputs:
             read[value].append(_wanted_of(op, node, x, wanted, values) or x.mask)
 

@@ -139,11 +139,8 @@ def concat(op: Op, node: ir.Node, *operands: Operand) -> Masked:
     """Over channels the rule decides what is kept; over space the masks are concatenated like the data."""
     settings = attributes(node)
     masked = [unpadded(x) for x in operands if isinstance(x, Masked)]
-    axes, rank = tuple(sorted({axis for x in masked for axis in x.axes})), masked[0].rank
-    axis = settings["axis"] % rank
-    other = (x for x in masked for axis in axes if axis not in x.axes and extents(x.data)[axis] != 1)
-    if any(x.rank != rank for x in masked) or any(True for _ in other):
-        raise Refused("its operands do not agree which axes are space", axes=axes)
+    axes = _common_axes(node, masked)
+    axis = settings["axis"] % masked[0].rank
     masked = [x.but(axes=axes) for x in masked]
     if axis == 0:
         raise Refused("concatenating batches mixes the rows of the result", axes=axes)

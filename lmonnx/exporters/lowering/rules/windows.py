@@ -66,7 +66,7 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
     """
     x, settings = image_of(x), attributes(node)
     window = window_of(extents(weight)[2:], settings)  # type: ignore[arg-type]
-    count = min(node.meta.get("rings", rings(window)), rings(window))
+    count = node.meta.get("rings", rings(window))
     data = neighbour_pad(op, x, window, count)
     if x.border is not None and x.border.value == 0:
         befores, afters = zip(*joint(window, x.border).pads, strict=True)
