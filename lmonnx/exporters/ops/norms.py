@@ -12,6 +12,7 @@ from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints
 from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import as_float
+from lmonnx.exporters.ops.totals import total
 
 
 def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float, *, outside: bool = False) -> ir.Value:
@@ -24,17 +25,16 @@ def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float, *, outsi
     assert x.data.dtype is not None
     dtype = ir.DataType.FLOAT if x.data.dtype.itemsize < 4 else x.data.dtype
     wide = x.but(data=op.Cast(x.data, to=dtype) if dtype != x.data.dtype else x.data)
-    where, over = ints(axes), ints(x.axes)
     others = [extents(x.data)[axis] for axis in axes if axis not in x.axes]
     if None in others:
         raise UnknownShapeError(f"the number of channels of {x.data.name!r} is not known")
     channels = math.prod(extent or 0 for extent in others)
-    kept = op.ReduceSum(as_float(op, x.mask, dtype), over, keepdims=1)
+    kept = op.ReduceSum(as_float(op, x.mask, dtype), ints(x.axes), keepdims=1)
     count = op.Mul(op.Max(kept, _number(1, dtype)), _number(channels, dtype))
-    mean = op.Div(op.ReduceSum(zeroed(op, wide), where, keepdims=1), count)
+    mean = op.Div(total(op, "ReduceSum", zeroed(op, wide), axes), count)
     centred = wide.but(data=op.Sub(wide.data, mean), zero=False, nonnegative=False)
     inside = zeroed(op, centred)
-    variance = op.Div(op.ReduceSum(op.Mul(inside, inside), where, keepdims=1), count)
+    variance = op.Div(total(op, "ReduceSum", op.Mul(inside, inside), axes), count)
     small = _number(epsilon, dtype)
     deviation = op.Add(op.Sqrt(variance), small) if outside else op.Sqrt(op.Add(variance, small))
     result = op.Div(centred.data, deviation)

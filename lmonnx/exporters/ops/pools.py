@@ -13,6 +13,7 @@ from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, s
 from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
 from lmonnx.exporters.ops.masks import as_float, blind, covers
+from lmonnx.exporters.ops.totals import total
 from lmonnx.masking import Window
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
@@ -106,7 +107,7 @@ def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
 
 def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int], keepdims: int) -> ir.Value:
     """Rule "valid": mean(x⊙m) / (mean(m) + 1e-8) over ``axes``, of which ``spatial`` are space; "area": mean(x⊙m)."""
-    mean = op.ReduceMean(zeroed(op, x), ints(axes), keepdims=keepdims)
+    mean = total(op, "ReduceMean", zeroed(op, x), axes, keepdims)
     if op.rules.average == "area":
         return mean
     kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)
