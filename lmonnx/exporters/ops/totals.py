@@ -19,7 +19,6 @@ def total(op: Op, operator: str, data: ir.Value, axes: Sequence[int], keepdims: 
     terms = [extents(data)[axis] for axis in axes]
     if None not in terms and math.prod(extent or 0 for extent in terms) <= MANY:
         return op.call(operator, data, ints(axes), keepdims=keepdims)  # type: ignore[no-any-return]
-    result: ir.Value = reduce(
-        lambda value, axis: op.call(operator, value, ints([axis]), keepdims=1), sorted(axes), data
-    )
-    return result if keepdims else op.Squeeze(data, ints(axes))
+    for axis in sorted(axes):
+        data = op.call(operator, data, ints([axis]), keepdims=1)
+    return data if keepdims else op.Squeeze(data, ints(axes))
