@@ -3,6 +3,6 @@
 from lmonnx.exporters.finished import verify
 from lmonnx.exporters.inspection import Inspection, inspect
 from lmonnx.exporters.pipeline import Export, export
-from lmonnx.exporters.proof import Verification
+from lmonnx.exporters.verification import Verification
 
 __all__ = ["Export", "Inspection", "Verification", "export", "inspect", "verify"]

@@ -12,10 +12,11 @@ import torch
 
 from lmonnx.errors import ModelError, OptionError, SourceError, VerificationError, WeightsError
 from lmonnx.exporters.package import kind_of
-from lmonnx.exporters.proof import Verification, prove
+from lmonnx.exporters.proof import prove
 from lmonnx.exporters.sources import Network, resolve
 from lmonnx.exporters.sources.checkpoint import is_file
 from lmonnx.exporters.sources.onnx_file import sha256_of
+from lmonnx.exporters.verification import Verification
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.contract import REMEDY
 from lmonnx.runtime.session import Runner

@@ -22,17 +22,20 @@ from lmonnx.exporters.lowering.registry import FIXED
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.opsets import require_opset
 from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
-from lmonnx.exporters.proof import CEILINGS, Verification, prove
+from lmonnx.exporters.proof import prove
 from lmonnx.exporters.sources import Network, resolve
 from lmonnx.exporters.sources.checkpoint import some
 from lmonnx.exporters.sources.described import Said
 from lmonnx.exporters.trace import trace
+from lmonnx.exporters.verification import CEILINGS, Verification
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.form import Form, ImageKind
 from lmonnx.runtime.session import Runner
 
 #: From this share of the proof's ceiling on, in standard deviations of a value in float32, a node is said to differ.
 TRACED = 0.1
+#: Front end of the reference -> what runs the original network.
+RUNS = {"aten": "PyTorch", "onnx": "onnxruntime"}
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,9 @@ def _failure(verification: Verification, lowered: Lowered, network: Network, rul
     elif verification.infinite:
         head = "the network itself gives NaN or infinity where so many pixels are removed"
         where = where or "it divides by, or takes the logarithm of, what is then 0; add a small number to that in it"
+    elif verification.original_alone:
+        head = f"{RUNS[network.front_end]} gives another result for the original network than graph and reference do"
+        where = where or "those two agree under every mask; if the original is at fault, export with --no-verify"
     else:
         head = "graph and reference differ"
         least = TRACED * CEILINGS[network.precision]

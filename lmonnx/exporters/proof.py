@@ -4,131 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lmonnx.errors import SourceError, VerificationError
 from lmonnx.exporters.sources.network import Array, Network, Reference
+from lmonnx.exporters.verification import CEILINGS, FLOOR, ORIGINAL, SLACK, Row, Verification
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.form import Form
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
-#: A float32 graph may be off the float64 reference by this many times what the float32 reference is, …
-SLACK = 4.0
-#: … plus this floor, …
-FLOOR = 2e-5
-#: … and never by more than this. All three relative to how the reference's output varies over the suite.
-CEILING = 1e-2
-#: The ceiling by what a network computes in. Rounding to less than float32 is coarser than small faults are; one ring
-#: fewer, a wrong stride or any for all change a seeded MobileNetV2 by 1 to 10.
-CEILINGS = {"float32": CEILING, "float16": 0.3, "int8": 0.3}
 #: Probabilities below this are not told apart; float32 holds them to 1e-38.
 LEAST = 1e-30
 ROWS_AT_ONCE = 4
 #: Masks of the suite that a graph of any size is tried with at other sizes; nothing removed is the first.
 SHORT = ("all True", "all False", "16 px patches")
-UNDECIDED = "float32 cannot tell"
-NOT_FINITE = "FAILED: the network itself gives NaN or infinity here"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One mask of the suite, or the comparison with the original network.
-
-    Attributes:
-        name: what was compared.
-        difference: largest difference of the graph (or of the original network) from the float64 reference, over
-            all outputs, in units of how the output varies over the suite; NaN if it was not finite.
-        reference: the same for the float32 reference, the largest on the image and on the images whose pixels
-            are the next larger and the next smaller float32: what rounding does to this network. Of a network in
-            float16 or int8 also how far the source, unmasked, is off the float64 reference on any image.
-        ceiling: a larger yardstick tells nothing.
-    """
-
-    name: str
-    difference: float
-    reference: float
-    ceiling: float = CEILING
-
-    @property
-    def decided(self) -> bool:
-        """Whether float32 resolves this mask: otherwise the float32 reference is as far off as a fault would be."""
-        return SLACK * self.reference <= self.ceiling
-
-    def verdict(self, tolerance: float) -> str:
-        """What the table says about the row."""
-        if self.difference <= tolerance:
-            return "ok"
-        if not np.isfinite(self.reference):
-            return NOT_FINITE
-        return "FAILED" if self.decided or not np.isfinite(self.difference) else UNDECIDED
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The result of the suite.
-
-    Attributes:
-        rows: one for each mask, and one for the original network.
-        tolerance: what each difference may be, in the same unit.
-        front_end: which front end of the reference was asked.
-    """
-
-    rows: tuple[Row, ...]
-    tolerance: float
-    front_end: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether every difference that float32 can tell is within the tolerance, and that most can be told.
-
-        Nothing removed, the first row, and the original network, the last, have to be among them.
-        """
-        told = [row for row in self.rows if row.verdict(self.tolerance) != UNDECIDED]
-        ends = {self.rows[0], self.rows[-1]} <= set(told)
-        return ends and 2 * len(told) > len(self.rows) and all(row.difference <= self.tolerance for row in told)
-
-    @property
-    def differs(self) -> bool:
-        """Whether a difference is too large. A proof that does not hold may also be one that tells too little."""
-        return any(row.verdict(self.tolerance) not in ("ok", UNDECIDED) for row in self.rows)
-
-    @property
-    def infinite(self) -> bool:
-        """Whether nothing but NaN and infinity of the network itself, under some masks, stands against the graph."""
-        verdicts = {row.verdict(self.tolerance) for row in self.rows}
-        return NOT_FINITE in verdicts and verdicts <= {"ok", UNDECIDED, NOT_FINITE}
-
-    @property
-    def largest(self) -> float:
-        """The largest difference of those that float32 can tell, of those allowed if it tells none; NaN if any is."""
-        rows = [row for row in self.rows if row.decided] or [
-            row for row in self.rows if row.verdict(self.tolerance) != UNDECIDED
-        ]
-        return float(np.max([row.difference for row in rows], initial=0.0))
-
-    def __str__(self) -> str:
-        width = max(len(row.name) for row in self.rows)
-        head = f"{'mask':<{width}}  {'graph':>9}  {'float32 reference':>17}  allowed {self.tolerance:.1e}"
-        lines = [
-            f"{row.name:<{width}}  {row.difference:9.1e}  {row.reference:17.1e}  {row.verdict(self.tolerance)}"
-            for row in self.rows
-        ]
-        note = "largest difference from the float64 reference, in units of how the output varies over the masks"
-        return "\n".join([note, head, *lines])
-
-    def summary(self) -> dict[str, Any]:
-        """What the metadata keeps."""
-        return {
-            "passed": self.passed,
-            "reference": self.front_end,
-            "largest": float(f"{self.largest:.3g}"),
-            "tolerance": float(f"{self.tolerance:.3g}"),
-            "masks": [row.name for row in self.rows],
-            "undecided": [row.name for row in self.rows if row.verdict(self.tolerance) == UNDECIDED],
-        }
 
 
 def suite(size: tuple[int, int], seed: int = 0) -> dict[str, Array]:
@@ -217,7 +108,7 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """
     reference = _answering(runner.contract.form, network.reference(rules))
     main = _asked(runner, network, reference, network.size, suite(network.size))
-    scales = [_variation(a) for a in main.exact]
+    scales = _scales(main.exact)
     *rows, original = main.rows(scales, "")
     for size in others(network, runner.contract.form):
         masks = {name: mask for name, mask in suite(size).items() if name in SHORT}
@@ -283,7 +174,7 @@ class _Answers:
             rounding = max(_differences(*self.coarse, scales))
             theirs = [max(one, rounding) for one in theirs]
         rows = [Row(name + where, mine[i], theirs[i], self.ceiling) for i, name in enumerate(self.masks)]
-        return [*rows, Row(f"original, no mask{where}", original, theirs[0], self.ceiling)]
+        return [*rows, Row(ORIGINAL + where, original, theirs[0], self.ceiling)]
 
 
 def _asked(
@@ -332,14 +223,29 @@ def _softmax(logits: Array) -> Array:
     return probabilities
 
 
+def _scales(outputs: Sequence[Array]) -> list[float]:
+    """The unit of each output: how it varies; of one that does not, as a label may, how large it is.
+
+    Raises:
+        VerificationError: if none of them varies, or one is nowhere finite, so that no comparison says anything.
+    """
+    variations = [_variation(output) for output in outputs]
+    if not any(variations):
+        which = "the output is" if len(outputs) == 1 else "the outputs are"
+        raise VerificationError(f"{which} the same for every image and mask, so there is nothing to compare")
+    sizes = [float(np.nanmax(np.abs(output), initial=0.0)) for output in outputs]
+    return [variation or size or 1.0 for variation, size in zip(variations, sizes, strict=True)]
+
+
 def _variation(output: Array) -> float:
     """How much an output depends on image and mask: the median over rows of its deviation from the median row.
 
     Not the deviation of the output as a whole, most of which may be constants of the classes; and medians, because one
     mask that makes the activations grow out of bounds must not be the unit for all others, nor one that makes them NaN.
+    0 if it is rounding.
 
     Raises:
-        VerificationError: if it does not vary, or is nowhere finite, so that no comparison says anything.
+        VerificationError: if it is nowhere finite.
     """
     rows = output.reshape(len(output), -1)
     rows = rows[np.isfinite(rows).all(axis=1)]
@@ -347,9 +253,7 @@ def _variation(output: Array) -> float:
         raise VerificationError("the reference's output is not finite for any mask, so there is nothing to compare")
     away = rows - np.median(rows, axis=0)
     spread = float(np.median(np.sqrt(np.mean(away**2, axis=1))))
-    if spread <= 1e-9 * float(np.median(np.abs(rows).max(axis=1))):
-        raise VerificationError("an output is the same for every image and mask, so there is nothing to compare")
-    return spread
+    return spread if spread > 1e-9 * float(np.median(np.abs(rows).max(axis=1))) else 0.0
 
 
 def _comparable(outputs: tuple[Array, ...], kinds: list[str]) -> tuple[Array, ...]:

@@ -11,8 +11,8 @@ import pytest
 
 import lmonnx
 from lmonnx.errors import VerificationError
-from lmonnx.exporters.proof import Row, Verification
 from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.verification import Row, Verification
 from lmonnx.runtime import Preprocessing, Runner
 from tests.cases import w
 from tests.exporters.small import HEAD, onnx_file

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import lmonnx
 from lmonnx.errors import VerificationError, WeightsError
-from lmonnx.exporters.proof import UNDECIDED, Row, Verification
+from lmonnx.exporters.sources import resolve
+from lmonnx.exporters.verification import UNDECIDED, Row, Verification
 from tests.cases import w
 from tests.graphs import build, step
 from tests.mutations import one_ring_fewer
@@ -99,3 +102,32 @@ def test_a_network_that_divides_by_a_sum_over_no_pixel_is_said_to_be_infinite(tm
     onnx.save(model, tmp_path / "in.onnx")
     with pytest.raises(VerificationError, match=r"the network itself gives NaN(.*\n)+.*add a small number"):
         lmonnx.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
+
+
+class Labelled(torch.nn.Module):
+    """Logits, the class, which is always the same one, and what it stands for."""
+
+    def __init__(self, worth: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.worth = torch.nn.Conv2d(3, 4, 3), worth
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits = self.conv(image).mean((2, 3)) + torch.tensor([0.0, 0.0, 9.0, 0.0])
+        label = logits.argmax(1)
+        return logits, label, label * self.worth
+
+
+def test_an_output_that_never_varies_stands_beside_one_that_does(tmp_path: Path) -> None:
+    lmonnx.export(Labelled(0.5).eval(), tmp_path / "out.onnx", size=24)
+    with pytest.raises(VerificationError, match=r"differ\n"):
+        lmonnx.verify(tmp_path / "out.onnx", Labelled(0.6).eval())
+
+
+def test_an_original_that_alone_is_different_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = changed(tmp_path / "in.onnx", 1.0)
+    network = resolve(path, weights="default", size=None)
+    wrong = dataclasses.replace(network, plain=lambda image: tuple(2 * output for output in network.plain(image)))
+    monkeypatch.setattr("lmonnx.exporters.pipeline.resolve", lambda *_, **__: wrong)
+    with pytest.raises(VerificationError, match="onnxruntime gives another result for the original network than graph"):
+        lmonnx.export(path, tmp_path / "out.onnx")
