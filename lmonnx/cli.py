@@ -105,6 +105,8 @@ def export(source: str, output: pathlib.Path, rules: str, size: Any, labels: Any
         **options,
     )
     click.echo(result.verification or "not verified")
+    if others := result.source.get("other_entries"):
+        click.echo(f"the weights are {result.source['entry']} of {result.source['weights']}, which holds {others} too")
     click.echo(f"wrote {result.path}")
 
 

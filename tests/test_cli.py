@@ -14,6 +14,7 @@ import click
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -70,6 +71,16 @@ def test_export_then_explain(folder: Path) -> None:
     }
     assert json.loads((folder / "explanation" / "explanation.json").read_text())
     assert re.match(r"(one|two|three|four|five) \(\d+\.\d%\)", explained.output)
+
+
+def test_which_weights_were_taken_is_told() -> None:
+    Path("networks.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(3, 2, 5)\n")
+    for content, told in (({"ema": 1.0, "model": 0.0}, True), ({"model": 0.0}, False)):
+        state = {name: {"weight": torch.full((2, 3, 5, 5), w), "bias": torch.ones(2)} for name, w in content.items()}
+        torch.save(state, "last.pth")
+        said = run("export networks:net --weights last.pth -o out.onnx --size 16 --no-verify")
+        assert said.exit_code == 0, said.output
+        assert ("the weights are ema of last.pth, which holds model too\n" in said.output) == told
 
 
 def test_any_size(folder: Path) -> None:

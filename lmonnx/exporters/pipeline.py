@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -45,10 +46,12 @@ class Export:
     Attributes:
         path: the file.
         verification: the table of differences; None if the proof was left out.
+        source: what the metadata says of where the network and its weights come from.
     """
 
     path: pathlib.Path
     verification: Verification | None
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def export(
@@ -130,7 +133,7 @@ def export(
         contract = contract_of(network, model, rules, {"passed": None}, form, data_of(model, temporary))
         write(model, contract, temporary)
         if not verify:
-            return Export(destination, None)
+            return Export(destination, None, contract.source)
         try:
             verification = prove(Runner(temporary, provider="cpu"), network, rules)
         except VerificationError as error:
@@ -139,7 +142,7 @@ def export(
             every = lower(plain, rules, layout=network.layout, all_kept=True)
             raise VerificationError(_failure(verification, every, network, rules))
         stamp(dataclasses.replace(contract, verified=verification.summary()), temporary)
-    return Export(destination, verification)
+    return Export(destination, verification, contract.source)
 
 
 def _failure(verification: Verification, lowered: Lowered, network: Network, rules: MaskRules) -> str:

@@ -38,11 +38,31 @@ def prefixed(prefix: str) -> Wrap:
     return lambda state: {prefix + name: value for name, value in state.items()}
 
 
+#: Names that averages of the weights have, and those of what they are averages of.
+AVERAGES = {
+    "state_dict_ema": "state_dict",
+    "model_ema": "model",
+    "ema": "model",
+    "ema_state_dict": "state_dict",
+    "ema_model_state_dict": "model_state_dict",
+    "EMA": "network",
+    "params_ema": "params",
+    "swa_model": "model",
+}
 WRAPPINGS: dict[str, tuple[Wrap, str]] = {
     "bare": (lambda state: state, ""),
     "state_dict": (lambda state: {"epoch": 3, "state_dict": state}, "state_dict"),
     "model": (lambda state: {"model": state, "optimizer": {"lr": 0.1}}, "model"),
     "averages first": (lambda state: {"model": {}, "model_ema": state}, "model_ema"),
+    **{
+        f"{average} beside {raw}": (
+            lambda state, average=average, raw=raw: {raw: trained(3).state_dict(), average: state, "updates": 3},
+            average,
+        )
+        for average, raw in AVERAGES.items()
+    },
+    "an average in an entry": (lambda state: {"model": {"a": {}}, "ema": {"module": state, "decay": 1}}, "ema.module"),
+    "an average that has no weights": (lambda state: {"ema": {"decay": 0.9}, "model": state}, "model"),
     "nested twice": (lambda state: {"model": {"state_dict": state}}, "model.state_dict"),
     "PyTorch's tutorial": (
         lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {0: {}}}, "loss": 0.1},
@@ -60,6 +80,7 @@ WRAPPINGS: dict[str, tuple[Wrap, str]] = {
         lambda state: {name: value for name, value in state.items() if "num_batches" not in name},
         "",
     ),
+    "sparse": (lambda state: {name: value.to_sparse() for name, value in state.items()}, ""),
     "half precision": (lambda state: {name: value.half() for name, value in state.items()}, ""),
 }
 
@@ -72,14 +93,15 @@ def test_what_trainings_write_is_taken(wrapping: str, tmp_path: Path) -> None:
         source = source.half().float()
     torch.save(wrap(source.state_dict()), tmp_path / "last.pth")
     said = fill(module, str(tmp_path / "last.pth"), SIZE)
-    assert said == {"weights": "last.pth"} | ({"entry": entry} if entry else {})
+    others = {"other_entries": AVERAGES[entry]} if " beside " in wrapping and entry in AVERAGES else {}
+    assert said == {"weights": "last.pth"} | ({"entry": entry} if entry else {}) | others
     assert weights_hash(module) == weights_hash(source)
 
 
 @pytest.mark.parametrize("legacy", [True, False])
 def test_formats(tmp_path: Path, legacy: bool) -> None:
-    for name in ("a.pt", "a.safetensors"):
-        if name.endswith("safetensors"):
+    for name, safe in (("a.pt", False), ("a.safetensors", True), ("b.pth", True), ("b.safetensors", False)):
+        if safe:
             safetensors.torch.save_file(prefixed("module.")(trained().state_dict()), tmp_path / name)
         else:
             torch.save(trained().state_dict(), tmp_path / name, _use_new_zipfile_serialization=not legacy)
@@ -133,6 +155,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda path: torch.save({"epoch": 3, **{name: {"weight": torch.ones(2)} for name in ("netG", "netD")}}, path),
         r"several sets of weights, netG, netD; write the one that is meant .*torch\.load\(FILE\)\['netG'\], NEW\)",
     ),
+    "numbered": (lambda path: torch.save({0: {"weight": torch.ones(2)}}, path), "holds no weights by name"),
     "nothing": (lambda path: torch.save({"state_dict": {}}, path), "holds no weights by name"),
 }
 

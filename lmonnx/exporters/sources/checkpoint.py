@@ -21,8 +21,12 @@ State: TypeAlias = Mapping[str, Any]
 
 #: What the names of files of weights end in.
 SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar")
-#: Entries of a checkpoint that may hold the weights; averages are what is evaluated, so they come first.
-ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+#: Entries of a checkpoint that may hold the weights.
+ENTRIES = ("state_dict", "model")
+#: Words in the names of entries that hold averages of the weights; these are what is evaluated, so they come first.
+AVERAGED = {"ema", "swa", "average", "averaged", "avg"}
+#: What other words such a name may have; an average of something else, such as an optimizer, has others.
+BESIDE = {"state", "dict", "model", "net", "network", "params", "weights"}
 #: What wrappers (data parallel, torch.compile, a training framework) put before every name.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 #: Counters that take part in training only; older files lack the first, averages have the second.
@@ -72,7 +76,8 @@ def fill(module: torch.nn.Module, weights: str, size: tuple[int, int], **matchin
         **matching: see :func:`restore`.
 
     Returns:
-        What the metadata says of them: the file's name and, where there is one, the entry that was taken.
+        What the metadata says of them: the file's name and, where there is one, the entry that was taken, and the
+        others that hold weights.
 
     Raises:
         WeightsError: if the file cannot be read, or does not hold the weights of this network.
@@ -81,13 +86,16 @@ def fill(module: torch.nn.Module, weights: str, size: tuple[int, int], **matchin
         seeded(module, seed_of(weights), size)
         return {"weights": weights}
     path = pathlib.Path(weights)
-    state, entry = read(path)
+    state, entry, others = read(path)
     restore(module, state, str(path), **matching)
-    return {"weights": path.name} | ({"entry": entry} if entry else {})
+    said = {"weights": path.name, "entry": entry, "other_entries": ", ".join(others)}
+    return {key: value for key, value in said.items() if value}
 
 
-def read(path: pathlib.Path) -> tuple[State, str]:
-    """The tensors by name that a file holds, and the entry of the checkpoint that they are from, empty if none.
+def read(path: pathlib.Path) -> tuple[State, str, Sequence[str]]:
+    """The tensors by name that a file holds, the entry of the checkpoint that they are from, and what it has beside it.
+
+    The entry is empty where the file is the weights themselves; beside it are the entries that hold weights too.
 
     Nothing in the file is run: pickles are read with ``weights_only=True``.
 
@@ -97,37 +105,53 @@ def read(path: pathlib.Path) -> tuple[State, str]:
     if not path.is_file():
         raise WeightsError(f"there is no file {path}; --weights takes default, seed:N or a file of weights")
     try:
-        content = _unpickled(path) if path.suffix.lower() != ".safetensors" else safetensors.torch.load_file(path)
+        content = safetensors.torch.load_file(path) if _is_safetensors(path) else _unpickled(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file makes unpickling raise anything
         raise WeightsError(f"{path} {_reason(path, error)}") from error
-    entry = ""
-    while isinstance(content, Mapping) and (inner := _entry(path, content)) is not None:
-        content, entry = content[inner], f"{entry}.{inner}".lstrip(".")
+    entry, beside = "", list[str]()
+    while isinstance(content, Mapping) and (found := _entries(path, content)):
+        inner, *others = (f"{entry}.{name}".lstrip(".") for name in found)
+        content, entry = content[found[0]], inner
+        beside += others
     if not _is_state(content):
         raise WeightsError(f"{path} holds no weights by name; {SAVE}")
-    return content, entry
+    return content, entry, beside
 
 
-def _entry(path: pathlib.Path, content: State) -> str | None:
-    """The entry of a checkpoint that holds the weights: one of ``ENTRIES``, or the only one whose value is a state.
+def _entries(path: pathlib.Path, content: State) -> list[str]:
+    """The entries of a checkpoint that hold weights, the one that is meant first; weights themselves have none.
 
-    None if ``content`` has no such entry, as weights themselves have none.
+    That is an average, one of ``ENTRIES``, or the only one.
 
     Raises:
         WeightsError: if there are several of which none is known by its name.
     """
-    known = next((name for name in ENTRIES if isinstance(content.get(name), Mapping)), None)
-    if known is not None:
-        return known
-    states = [str(name) for name, value in content.items() if _is_state(value) and not str(name).endswith(EXTRA)]
-    if len(states) > 1:
+    ranks = {name: _rank(name) for name in content if isinstance(name, str) and not name.endswith(EXTRA)}
+    unknown = len(ENTRIES)
+    states = [name for name, rank in ranks.items() if _holds(content[name], nested=rank < unknown)]
+    states.sort(key=ranks.__getitem__)
+    if len(states) > 1 and ranks[states[0]] == unknown:
         raise WeightsError(
             f"{path} holds several sets of weights, {some(states)}; write the one that is meant to a file of its own: "
             f"torch.save(torch.load(FILE)[{states[0]!r}], NEW)"
         )
-    return next(iter(states), None)
+    return states
+
+
+def _rank(name: str) -> int:
+    """Averages are before ``ENTRIES``, and these before all others."""
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    if words & AVERAGED and words <= AVERAGED | BESIDE:
+        return -1
+    return ENTRIES.index(name) if name in ENTRIES else len(ENTRIES)
+
+
+def _holds(content: object, *, nested: bool) -> bool:
+    """Whether it is tensors by name, or with ``nested`` has an entry that is."""
+    inner = content.values() if nested and isinstance(content, Mapping) else ()
+    return _is_state(content) or any(_is_state(value) for value in inner)
 
 
 def _is_state(content: object) -> bool:
@@ -178,14 +202,22 @@ def restore(
             f"{where} does not hold the weights of this network: {listed}; "
             f"{remedy or 'give the network that they were trained with'}"
         )
-    module.load_state_dict(found, strict=False)  # but for counters, it matches
+    dense = {name: value.to_dense() if value.layout != torch.strided else value for name, value in found.items()}
+    module.load_state_dict(dense, strict=False)  # but for counters, it matches
+
+
+def _is_safetensors(path: pathlib.Path) -> bool:
+    """Whether a file begins as safetensors do, whatever its name: a number of 8 bytes, then JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _unpickled(path: pathlib.Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training, beside the weights
-            return torch.load(path, map_location="cpu", weights_only=True)
+        options = torch.serialization.safe_globals([argparse.Namespace])  # those of a training, beside the weights
+        with options, path.open("rb") as file:  # of a path, PyTorch believes the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
