@@ -54,6 +54,10 @@ def compiled(): return torch.compile(Small())
 def parallel(): return nn.DataParallel(torch.compile(Small()))
 def half(): return Small().half()
 def double(): return Small().double()
+def frozen(): return torch.jit.freeze(torch.jit.script(Small().eval()))
+def program():
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    return torch.export.export(Small(), (torch.zeros(2, 3, 32, 40),), dynamic_shapes=free).module()
 
 made = Small()
 number = 3
@@ -102,9 +106,18 @@ def test_wrappers_are_taken_off(name: str, tmp_path: Path) -> None:
     assert resolve(getattr(sys.modules["own_networks"], name)().eval(), size=SIZE).channels == 3
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_programs_of_pytorch() -> None:
+    """One of TorchScript is refused; one of torch.export has no modes that it could be put in."""
+    with pytest.raises(SourceError, match=r"is a TorchScript program, which .*; give the module that it was made of"):
+        resolve("own_networks:frozen", size=SIZE)
+    hashes = {resolve(f"own_networks:{name}", size=SIZE).origin["weights_sha256"] for name in ("program", "fixed")}
+    assert len(hashes) == 1
+
+
 @pytest.mark.parametrize(("name", "kind"), [("half", "float16"), ("double", "float64")])
 def test_weights_of_another_precision(name: str, kind: str) -> None:
-    with pytest.raises(SourceError, match=f"; it has weights of {kind}, call its float\\(\\) first$"):
+    with pytest.raises(SourceError, match=f"^Small has weights of {kind}, such as first.weight; call its float"):
         resolve(f"own_networks:{name}", size=SIZE)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lmonnx
-from lmonnx.exporters.sources.module import to_onnx, to_onnx_of_any_size
+from lmonnx.errors import SourceError
+from lmonnx.exporters.sources.module import from_module, to_onnx, to_onnx_of_any_size
 
 
 class Running(nn.Module):
@@ -89,3 +93,79 @@ class Maps(nn.Module):
 
 def test_outputs_keep_their_names(tmp_path: Path) -> None:
     assert lmonnx.export(Maps().eval(), tmp_path / "out.onnx", size=20).verification
+
+
+class Part(nn.Module):
+    """The layers that the forwards of REFUSED put together."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3, bias=False), nn.Linear(8, 5, bias=False).to(dtype)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(F.relu(self.conv(x)).mean((2, 3)).to(self.head.weight.dtype)).float()
+
+
+def autocast(part: Part, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return F.relu(part.conv(x)).float().mean((2, 3))
+
+
+#: Forwards that no masked graph can be made of, and what is said of them.
+REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
+    "two images": (
+        lambda part, x, y: Part.forward(part, x - y),
+        "missing 1 .*'y'; write a module around it whose forward ta",
+    ),
+    "a name": (
+        lambda part, *, x: Part.forward(part, x),
+        "takes 1 positional argument .*; write a module around it whose for",
+    ),
+    "a dict": (
+        lambda part, x: Part.forward(part, x["image"]),
+        "too many indices .*; write a module around it whose forward",
+    ),
+    "one size": (
+        lambda part, x: Part.forward(part, x.reshape(-1, 3, 31, 31)),
+        r"^PyTorch could not export Part at 32×32: shape '\[-1, 3, 31, 31\]' is invalid .*; try another size$",
+    ),
+    "one image": (
+        lambda part, x: Part.forward(part, x.view(1, 3, 32, 32)),
+        "takes one image at a time: shape .*; write it, or trace it, for any number of images$",
+    ),
+    "half of the batch": (
+        lambda part, x: Part.forward(part, torch.cat([x, x.flip(-1)])).chunk(2)[0],
+        "^what Part computes depends on the number of images in a batch; write it, or trace it, for any number of im",
+    ),
+    "a number": (
+        lambda part, x: (Part.forward(part, x), 1),
+        "returns a value of type int; let its forward return tensors al",
+    ),
+    "autocast": (autocast, r"Part computes in bfloat16 \(Conv '.*'\), which onnxruntime does not .*; leave autocast"),
+}
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "one size of any", "a number of any", "autocast of any"])
+def test_what_is_said_of_a_forward(name: str) -> None:
+    function, message = REFUSED[name.removesuffix(" of any")]
+    dynamic = name.endswith(" of any")
+    if dynamic:
+        message = message.replace("at 32×32", "for every size")
+    with pytest.raises(SourceError, match=message) as error:
+        from_module(type("Part", (Part,), {"forward": function})().eval(), size=(32, 32), dynamic=dynamic)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_several_dtypes(tmp_path: Path) -> None:
+    """A module may convert to that of a part and back; what starts in another than float32 is refused."""
+    assert lmonnx.export(Part(torch.float64).eval(), tmp_path / "out.onnx", size=32).verification
+    plain = type("Part", (Part,), {"forward": lambda part, x: part.head(part.conv(x).mean((2, 3)))})
+    said = "Part has weights of {}, such as {}; call its float() first"
+    refused = {
+        said.format(str(dtype)[6:], "conv.weight"): Part().to(dtype) for dtype in (torch.float64, torch.bfloat16)
+    }
+    refused[said.format("float16", "head.weight")] = plain(torch.float16)
+    for message, module in refused.items():
+        with pytest.raises(SourceError, match=re.escape(message)):
+            from_module(module.eval(), size=(32, 32))

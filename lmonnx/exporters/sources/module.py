@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,8 @@ from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
-from lmonnx.exporters.sources.module_image import another_size, channels_of, quiet, require_channels
+from lmonnx.exporters.sources.module_checks import line, require_exported, require_float32, why
+from lmonnx.exporters.sources.module_image import channels_of, quiet, require_channels
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.per_image import write_for_each_image
 from lmonnx.exporters.sources.translations import TRANSLATIONS
@@ -49,12 +49,14 @@ def from_module(
         origin: what the metadata says about where it comes from.
 
     Raises:
-        SourceError: if it is in training mode, PyTorch's exporter cannot follow it, or does so for some sizes only.
+        SourceError: if it is in training mode, its weights are not of float32, PyTorch's exporter cannot follow it, or
+            does so for some sizes only.
     """
     module = unwrapped(module)
     if module.training:
         raise SourceError("the module is in training mode; call its eval() first")
     size = size or (preprocessing.size if preprocessing else DEFAULT_SIZE)
+    require_float32(module, size)
     name = f"{type(module).__module__}.{type(module).__qualname__}"
     graph, smallest = to_onnx_of_any_size(module, size) if dynamic else (to_onnx(module, size), None)
     return Network(
@@ -92,27 +94,36 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
             )
     except Exception as error:
         require_channels(module, channels, size)
-        remedy = f"{another_size(module, size)}, or export it to ONNX yourself and give the file"
-        remedy = _about_precision(module) or remedy
+        otherwise = _cause(error), "try another size, or export it to ONNX yourself and give the file"
+        cause, remedy = why(module, channels, size) or otherwise
         raise SourceError(
-            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {_cause(error)}; {remedy}"
+            f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {cause}; {remedy}"
         ) from error
     assert program is not None
+    require_exported(module, program.model)
     write_for_each_image(program.model)
     return program.model
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
-    """The network that torch.compile or a data parallel wrapper has been put around, which computes the same."""
+    """The network that torch.compile or a data parallel wrapper has been put around, which computes the same.
+
+    The module of an ExportedProgram has no modes; it says that it is in training mode, and its ``eval()`` raises.
+
+    Raises:
+        SourceError: if it is a program of TorchScript.
+    """
     while isinstance(inner := getattr(module, _WRAPPED.get(type(module).__name__, ""), None), torch.nn.Module):
         module = inner
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SourceError(
+            "the module is a TorchScript program, which PyTorch's exporter does not follow; give the module that it "
+            "was made of, or export it to ONNX yourself and give the file"
+        )
+    if isinstance(module, torch.fx.GraphModule) and "eval" in vars(module):
+        module = torch.fx.GraphModule(module, module.graph)
+        module.training = False
     return module
-
-
-def _about_precision(module: torch.nn.Module) -> str:
-    """What to do if a parameter is not of float32; empty if all are."""
-    kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()} - {torch.float32}
-    return f"it has weights of {kinds.pop()}, call its float() first".replace("torch.", "") if kinds else ""
 
 
 def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple[ir.Model, int]:
@@ -134,10 +145,12 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
             )
     except Exception as error:
         require_channels(module, channels, size)
+        cause, remedy = why(module, channels, size) or (_cause(error), any_size.REMEDY)
         raise SourceError(
-            f"PyTorch could not export {type(module).__name__} for every size: {_cause(error)}; {any_size.REMEDY}"
+            f"PyTorch could not export {type(module).__name__} for every size: {cause}; {remedy}"
         ) from error
     assert program is not None
+    require_exported(module, program.model)
     assert program.exported_program is not None
     smallest = any_size.smallest(program.exported_program, size)
     any_size.name_sides(program.model, program.exported_program)
@@ -146,13 +159,12 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what it began with; what PyTorch says of an open side that the module uses up takes several."""
+    """What it began with; what PyTorch says of an open side that the module uses up takes several lines."""
     if "specialized it to be a constant" in str(error) or "inferred a static shape" in str(error):
         return "the network reads height or width as a number"
     while error.__cause__ is not None and str(error.__cause__).strip():
         error = error.__cause__
-    lines = (line.strip() for line in str(error).splitlines())
-    return textwrap.shorten(next((line for line in lines if line), type(error).__name__), 160, placeholder=" …")
+    return line(error)
 
 
 def weights_hash(module: torch.nn.Module) -> str:
