@@ -166,6 +166,15 @@ def _slice(node: ir.Node) -> None:
         node.replace_input_with(2, constant_for(node, "ends", np.where(np.arange(len(ends)) == i, LAST, ends)))
 
 
+def _squeeze(node: ir.Node) -> None:
+    """Without axes it drops every extent of 1, the batch among them, which :func:`require_free` then says."""
+    x = node.inputs[0]
+    if len(node.inputs) == 1 and x is not None and x.shape is not None:
+        axes = [i for i, extent in enumerate(x.shape) if extent == 1]
+        node.resize_inputs(2)
+        node.replace_input_with(1, constant_for(node, "axes", np.array(axes, np.int64)))
+
+
 def _resize(node: ir.Node) -> None:
     """Sizes of all axes but the batch."""
     sizes = known(node.inputs[3]) if len(node.inputs) > 3 else None
@@ -185,4 +194,5 @@ FREED: dict[str, Callable[[ir.Node], None]] = {
     "Reshape": _reshape,
     "Resize": _resize,
     "Slice": _slice,
+    "Squeeze": _squeeze,
 }

@@ -66,6 +66,7 @@ def with_image(path: pathlib.Path, source: ir.Model, name: str | None) -> Given:
     model = inlined(model)
     passes.RemoveUnusedNodesPass()(model)
     image, unread = _chosen(path, model, name)
+    _settle_channels(image)
     _require_image(path, image)
     assert image.dtype is not None
     kind = image.dtype
@@ -106,6 +107,18 @@ def _chosen(path: pathlib.Path, model: ir.Model, name: str | None) -> tuple[ir.V
     return image, tuple(others)
 
 
+def _settle_channels(image: ir.Value) -> None:
+    """Channels that the file leaves open are those that the convolution of its image reads."""
+    if image.shape is None or len(image.shape) != 4 or {extents(image)[1], extents(image)[3]} & set(CHANNELS):
+        return
+    for use in image.uses():
+        weight = use.node.inputs[1] if use.node.op_type == "Conv" else None
+        if weight is not None and weight.shape is not None and extents(image)[1] is None:
+            group = use.node.attributes.get_int("group", 1)
+            image.shape = ir.Shape([image.shape[0], weight.shape[1] * group, *image.shape[2:]])
+            return
+
+
 def _require_image(path: pathlib.Path, image: ir.Value) -> None:
     if not isinstance(image.type, ir.TensorType):
         kind = "nothing that is known" if image.type is None else type(image.type).__name__.removesuffix("Type").lower()
@@ -113,7 +126,7 @@ def _require_image(path: pathlib.Path, image: ir.Value) -> None:
     if image.shape is None or len(image.shape) != 4 or not {extents(image)[1], extents(image)[3]} & set(CHANNELS):
         raise SourceError(
             f"the input {image.name!r} of {path} is not an image: the axes [N, C, H, W] or [N, H, W, C] are needed, "
-            f"with {CHANNELS[0]} to {CHANNELS[-1]} channels"
+            f"with {CHANNELS[0]} to {CHANNELS[-1]} channels that the file says"
         )
     if image.dtype not in FLOATING:
         remedy = REMEDIES.get(image.type.dtype, "write the model in float32")
