@@ -210,6 +210,14 @@ def test_a_batch_of_1_becomes_free(name: str, tmp_path: Path) -> None:
     assert [shape[0] for shape in _output_shapes(runner)] == ["batch"]
 
 
+def test_a_batch_that_is_free_by_name_alone(tmp_path: Path) -> None:
+    """TorchScript writes the 1 of the example's ``x.data.size()`` into a Reshape."""
+    model = build((CONV, *LITERALS["shuffled channels"]), (3, 24, 26), 13)
+    del model.graph.value_info[:]
+    runner = Runner(proven(model, tmp_path).path, provider="cpu")
+    assert [shape[0] for shape in _output_shapes(runner)] == ["batch"]
+
+
 def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """The model with the batch of its input fixed, and what follows from that."""
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch

@@ -219,19 +219,20 @@ def _session(path: pathlib.Path, *, as_written: bool = False) -> onnxruntime.Inf
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=fusion)
 
 
-def _answers(session: onnxruntime.InferenceSession, given: Given, array: Array) -> list[Array]:
-    """The outputs for images [n, C, H, W]."""
+def _answers(session: onnxruntime.InferenceSession, given: Given, array: Array, rows: int = 1) -> list[Array]:
+    """The outputs for images [n, C, H, W], so many in a run."""
     if given.layout == "NHWC":
         array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
     array = array.astype(given.kind.numpy())
     wanted = {value.name for value in session.get_inputs()}
     feeds = {str(value.name): _zeros(value) for value in given.unread if value.name in wanted}
-    rows = [session.run(None, {**feeds, str(given.image.name): array[i : i + 1]}) for i in range(len(array))]
-    return [np.concatenate(output) for output in zip(*rows, strict=True)]
+    starts = range(0, len(array), rows)
+    runs = [session.run(None, {**feeds, str(given.image.name): array[i : i + rows]}) for i in starts]
+    return [np.concatenate(output) for output in zip(*runs, strict=True)]
 
 
 def _require_fitting(path: pathlib.Path, given: Given, size: tuple[int, int], asked: tuple[int, int] | None) -> None:
-    """The nodes of the file fit each other: onnxruntime runs it on one image.
+    """The nodes of the file fit each other: onnxruntime runs it on one image. If not on two, its batch is fixed at 1.
 
     What onnxruntime cannot load for other reasons, such as an operator that it does not have, is left to what follows.
 
@@ -251,6 +252,18 @@ def _require_fitting(path: pathlib.Path, given: Given, size: tuple[int, int], as
         _answers(session, given, np.zeros((1, channels or 1, *size), np.float32))
     except Exception as error:
         _refuse(path, error, _RUNNING, asked)
+        return
+    if extents(given.image)[0] is None and not _takes_two(session, given, (channels or 1, *size)):
+        given.image.shape = ir.Shape([1, *(given.image.shape or ())[1:]])
+
+
+def _takes_two(session: onnxruntime.InferenceSession, given: Given, shape: tuple[int, int, int]) -> bool:
+    """Whether a file whose batch is free takes two images; exporters write the 1 of their example into shapes."""
+    try:
+        _answers(session, given, np.zeros((2, *shape), np.float32), rows=2)
+    except Exception:
+        return False
+    return True
 
 
 #: How onnxruntime names a node that does not fit, when it loads a file and when it runs it.
