@@ -18,10 +18,18 @@ from lmonnx.reference.onnx_call import INTEGERS, Call
 # Elementwise functions of one activation; further inputs are parameters.
 POINTWISE: dict[str, Callable[..., Tensor]] = {
     "Abs": lambda _, x: x.abs(),
+    "Acos": lambda _, x: x.acos(),
+    "Acosh": lambda _, x: x.acosh(),
+    "Asin": lambda _, x: x.asin(),
+    "Asinh": lambda _, x: x.asinh(),
+    "Atan": lambda _, x: x.atan(),
+    "Atanh": lambda _, x: x.atanh(),
     "Cast": lambda call, x: x.to(call.numeric_type(call.get("to"))),
     "Ceil": lambda _, x: x.ceil(),
     "Celu": lambda call, x: F.celu(x, call.get("alpha", 1.0)),
     "Clip": lambda call, x, low=None, high=None: _clip(call, x, low, high),
+    "Cos": lambda _, x: x.cos(),
+    "Cosh": lambda _, x: x.cosh(),
     "DequantizeLinear": lambda call, x, scale, zero=None: _dequantise(call, x, scale, zero),
     "Elu": lambda call, x: F.elu(x, call.get("alpha", 1.0)),
     "Erf": lambda _, x: torch.erf(x),
@@ -30,6 +38,8 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     "Gelu": lambda call, x: F.gelu(x, approximate=call.get("approximate", "none")),
     "HardSigmoid": lambda call, x: (call.get("alpha", 0.2) * x + call.get("beta", 0.5)).clamp(0, 1),
     "HardSwish": lambda _, x: x * (x / 6 + 0.5).clamp(0, 1),
+    "IsInf": lambda call, x: _is_infinite(x, call.get("detect_positive", 1), call.get("detect_negative", 1)),
+    "IsNaN": lambda _, x: x.isnan(),
     "LeakyRelu": lambda call, x: F.leaky_relu(x, call.get("alpha", 0.01)),
     "Log": lambda _, x: x.log(),
     "Mish": lambda _, x: F.mish(x),
@@ -43,10 +53,13 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     "Shrink": lambda call, x: _shrink(x, call.get("lambd", 0.5), call.get("bias", 0.0)),
     "Sigmoid": lambda _, x: torch.sigmoid(x),
     "Sign": lambda _, x: x.sign(),
+    "Sin": lambda _, x: x.sin(),
+    "Sinh": lambda _, x: x.sinh(),
     "Softplus": lambda _, x: torch.logaddexp(x, torch.zeros_like(x)),
     "Softsign": lambda _, x: F.softsign(x),
     "Sqrt": lambda _, x: x.sqrt(),
     "Swish": lambda call, x: x * torch.sigmoid(call.get("alpha", 1.0) * x),
+    "Tan": lambda _, x: x.tan(),
     "Tanh": lambda _, x: x.tanh(),
     "ThresholdedRelu": lambda call, x: torch.where(x > call.get("alpha", 1.0), x, 0),
 }
@@ -86,6 +99,10 @@ def _clip(call: Call, x: Tensor, low: Tensor | None, high: Tensor | None) -> Ten
 
 def _selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
     return gamma * (x.clamp(min=0) + alpha * torch.expm1(x.clamp(max=0)))
+
+
+def _is_infinite(x: Tensor, positive: int, negative: int) -> Tensor:
+    return (x.isposinf() & bool(positive)) | (x.isneginf() & bool(negative))
 
 
 def _shrink(x: Tensor, threshold: float, bias: float) -> Tensor:

@@ -28,13 +28,20 @@ BORDER_READERS = frozenset(
 # What removed positions of each operand are read as where the function is not finite everywhere: the
 # logarithm of a 0 that nobody reads would make every gradient NaN.
 REMOVED: dict[str, tuple[float | None, ...]] = {
+    "Acos": (0,),
+    "Acosh": (1,),
+    "Asin": (0,),
+    "Atanh": (0,),
+    "Cosh": (0,),
     "Div": (None, 1),
     "Exp": (0,),
     "Log": (1,),
     "Mod": (None, 1),
     "Pow": (1, 1),
     "Reciprocal": (1,),
+    "Sinh": (0,),
     "Sqrt": (1,),
+    "Tan": (0,),
 }
 
 

@@ -47,6 +47,8 @@ BETWEEN: dict[str, Between] = {
     "channels in another order": lambda x: x[:, [7, 6, 5, 4, 3, 2, 1, 0]],
     "channels by a tensor": lambda x: x[:, torch.tensor([0, 2, -1])].repeat(1, 8, 1, 1)[:, :8],
     "channels in rows": lambda x: x[:, [[0, 2, 4, 6], [1, 3, 5, 7]]].amax(1).repeat(1, 2, 1, 1),
+    "numbers for NaN": lambda x: torch.nan_to_num(x / torch.relu(x - 0.2), 0.5, 2.0, -3.0),
+    "functions of an angle": lambda x: x.sin() + x.cos() * x.tan() + x.atan() + x.sinh() / x.cosh() + x.asinh(),
     "columns": lambda x: torch.relu(x[..., [3, 3, 1, 0]] - 0.1),
     "a divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5),
     "a divisor of an oblong window": lambda x: F.avg_pool2d(x, (2, 3), count_include_pad=False, divisor_override=4),

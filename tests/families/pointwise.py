@@ -34,18 +34,34 @@ def reductions() -> list[Case]:
 
 def pointwise() -> list[Case]:
     plain = (
-        "Abs Ceil Celu Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu Round Selu Sigmoid "
-        "Sign Softplus Softsign Tanh"
+        "Abs Asinh Atan Ceil Celu Cos Cosh Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Mish Neg Relu "
+        "Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Tanh"
     )
     cases = [case(f"{operator}/either sign", CONV, step(operator, "0")) for operator in plain.split()]
     cases += [
         case(f"{operator}/0 under the mask", step("Abs", "x"), step(operator, "0"))
         for operator in ("Log", "Sqrt", "Reciprocal")
     ]
+    cases += [
+        case(f"{operator}/between -1 and 1", CONV, step("Tanh", "0"), step(operator, "1"))
+        for operator in ("Acos", "Asin", "Atanh", "Tan")
+    ]
+    infinite, zero = (step("Relu", "x"), step("Div", "x", "0")), np.array(0.0)
     statistics = (positive(4), w(4), w(4), positive(4))
     return [
         *cases,
         case("Sqrt/NaN under the mask", step("Abs", "x"), step("Sub", "0", np.array(1e-9)), step("Sqrt", "1")),
+        case("Acosh/NaN under the mask", step("Abs", "x"), step("Ceil", "0"), step("Acosh", "1")),
+        case("Atanh/infinite under the mask", step("Cos", "x"), step("Atanh", "0")),
+        case("IsNaN/of a logarithm", step("Log", "x"), step("IsNaN", "0"), step("Where", "1", zero, "0")),
+        case("IsInf/of a quotient", *infinite, step("IsInf", "1"), step("Where", "2", zero, "1")),
+        case(
+            "IsInf/of one sign",
+            *infinite,
+            step("Neg", "1"),
+            step("IsInf", "2", detect_negative=0),
+            step("Where", "3", zero, "2"),
+        ),
         case("Gelu/exact", step("Gelu", "x"), opset=20),
         case("Gelu/tanh", step("Gelu", "x", approximate="tanh"), opset=20),
         case("Swish/of its own", step("Swish", "x", alpha=1.5), opset=24),

@@ -29,6 +29,7 @@ def i64(*values: int) -> Any:
 NEGATED = (helper.make_node("Neg", ["x"], ["z"]),)
 NHWC = (helper.make_node("Transpose", ["x"], ["z"], perm=[0, 2, 3, 1]),)
 POOLED = (helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["z"]))
+BOUNDED = (helper.make_node("Tanh", ["x"], ["z"]),)
 POSITIVE = (helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Exp", ["a"], ["z"]))
 PADDED = (helper.make_node("Pad", ["x"], ["z"], pads=[0, 0, 1, 2, 0, 0, 0, 1]),)
 
@@ -38,6 +39,7 @@ COMPARED = (
     helper.make_node("Less", ["x", "limit"], ["q"]),
 )
 LIMIT = {"limit": np.array(0.5, np.float32)}
+REPLACED = (*COMPARED, helper.make_node("Where", ["p", "x", "other"], ["z"]))
 FLATTENED = (helper.make_node("Reshape", ["x", "flat"], ["z"]),)
 AVERAGED = (helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 3]),)
 QUANTISED = (helper.make_node("QuantizeLinear", ["x", "step"], ["z"]),)
@@ -63,8 +65,12 @@ CASES = [
         case(name)
         for name in [
             "Abs",
+            "Asinh",
+            "Atan",
             "Ceil",
             "Celu",
+            "Cos",
+            "Cosh",
             "Elu",
             "Erf",
             "Exp",
@@ -79,6 +85,14 @@ CASES = [
     *[
         case(name)
         for name in ["Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh"]
+    ],
+    *[case(name) for name in ["Sin", "Sinh", "Tan"]],
+    *[case(name, reads=["z"], before=BOUNDED) for name in ["Acos", "Asin", "Atanh"]],
+    case("Acosh", reads=["z"], before=POSITIVE),
+    case("IsNaN", reads=["z"], before=REPLACED, also=LIMIT | {"other": np.array(np.nan, np.float32)}),
+    *[
+        case("IsInf", reads=["z"], before=REPLACED, also=LIMIT | {"other": np.array(-np.inf, np.float32)}, **signs)
+        for signs in ({}, {"detect_negative": 0}, {"detect_positive": 0})
     ],
     *[
         case(name, reads=["x", "z"], before=NEGATED)
