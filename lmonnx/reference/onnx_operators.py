@@ -178,6 +178,11 @@ def _softmax(call: Call, x: Masked) -> Value:
     return functions.pointwise(lambda data: onnx_plain.softmax(call, data), x)
 
 
+def _cast_like(_: Call, x: Value, like: Value) -> Value:
+    dtype = like.data.dtype if isinstance(like, Masked) else like.dtype
+    return functions.pointwise(lambda data: data.to(dtype), x) if isinstance(x, Masked) else x.to(dtype)
+
+
 def _pointwise(name: str) -> Rule:
     removed, plain = REMOVED.get(name, (None,))[0], POINTWISE[name]
     return lambda call, x, *rest: functions.pointwise(lambda data: plain(call, data, *rest), x, removed)
@@ -225,7 +230,7 @@ def _pad(call: Call, x: Masked, *inputs: Tensor | None) -> Value:
 
 
 # Joins and Concat may have a mask in every input; the others only in their first.
-JOINED = frozenset({*JOINS, "Concat", "Einsum", "MatMul"})
+JOINED = frozenset({*JOINS, "CastLike", "Concat", "Einsum", "MatMul"})
 
 ONNX_OPERATORS: dict[str, Rule] = {
     **{name: _pointwise(name) for name in POINTWISE},
@@ -278,8 +283,8 @@ ONNX_OPERATORS: dict[str, Rule] = {
     "Unsqueeze": _unsqueeze,
 }
 
-# Operators that newer opsets have under another name.
-SUCCESSORS = {"Upsample": "Resize"}
+# Operators that a normalised graph has under another name.
+FORMER: dict[str, Rule] = {"CastLike": _cast_like, "Upsample": onnx_windows.resize}
 
 # Maps without a mask, such as a squeeze-excite gate, are maps that are kept everywhere: by area, where no
 # epsilon is added, these rules then are the operators themselves.
@@ -297,7 +302,7 @@ def masked_call(call: Call, inputs: Sequence[Value | None]) -> Value | tuple[Val
         RefusedError: if the operator has no rule, or its rule refuses these inputs.
     """
     name = call.node.operator
-    rule = ONNX_OPERATORS.get(SUCCESSORS.get(name, name))
+    rule = ONNX_OPERATORS.get(name) or FORMER.get(name)
     if name in refusals.ONNX:
         raise RefusedError(refusals.ONNX[name], "use a network without it")
     if rule is None:
@@ -319,7 +324,7 @@ def plain_call(call: Call, inputs: Sequence[Tensor | None]) -> Tensor | tuple[Te
     if name in onnx_plain.PLAIN:
         return onnx_plain.PLAIN[name](call, *inputs)
     if name not in WINDOWED or inputs[0] is None:
-        raise RefusedError(refusals.ONNX.get(name, "the reference has no such operator"))
+        raise RefusedError(refusals.ONNX.get(name, "the PyTorch reference, against which a graph is proven, does not have it"))
     x, mask = inputs[0], torch.ones((), dtype=torch.bool, device=inputs[0].device)
     axes = tuple(range(2, x.ndim))
     extents = [extent if axis in {0, *axes} else 1 for axis, extent in enumerate(x.shape)]

@@ -82,6 +82,8 @@ def pointwise() -> list[Case]:
         case("Clip/no bounds", step("Clip", "x")),
         case("Clip/bounds of one axis", CONV, step("Clip", "0", np.array([0.0]), np.array([0.7]))),
         case("Cast/float32", CONV, step("Cast", "0", to=onnx.TensorProto.FLOAT), wide=False),
+        case("Cast/like a map", CONV, step("CastLike", np.array([3]), "0"), step("Mul", "0", "1")),
+        case("Cast/a map like another", step("Greater", "x", np.array(0.1)), step("CastLike", "0", "x")),
         case("Dropout/evaluation", CONV, step("Dropout", "0")),
         case("BatchNormalization/alone", step("Relu", "x"), step("BatchNormalization", "0", *_three(statistics))),
         case("Softmax/channels", CONV, step("Softmax", "0", axis=1)),
