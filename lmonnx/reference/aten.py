@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from lmonnx.errors import Offence, OptionError, UnsupportedOpError
 from lmonnx.masking import MaskRules
 from lmonnx.reference.activation import Masked, RefusedError, Unknown, failure, join, offence, settle
-from lmonnx.reference.aten_operators import masked_call
+from lmonnx.reference.aten_operators import PLAIN, masked_call
 from lmonnx.reference.aten_program import duplicate, exported, own_dtype
 from lmonnx.reference.precision import Precision
 from lmonnx.reference.vectors import Vectors
@@ -197,7 +197,7 @@ class _Walk:
             raise RefusedError("it rounds to fewer bits by itself", "leave autocast out of the module's forward")
         if not masked:
             self.vectors.demand(_name(target), node.all_input_nodes)
-            return target(*args, **kwargs)
+            return PLAIN.get(target, target)(*args, **kwargs)
         if target is operator.getitem:
             if args[0][args[1]] is None and node.users:
                 raise RefusedError("the indices of a maximum have no masked meaning")

@@ -315,6 +315,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
+# What is computed of plain values otherwise than PyTorch does, which breaks ties as it likes.
+PLAIN: dict[Any, Callable[..., Any]] = {torch.ops.aten.topk.default: functions.top_k}
+
+
 def masked_call(target: Any, rules: MaskRules, arguments: Sequence[Any], masked: Sequence[Masked]) -> Any:
     """What an ATen operator gives for arguments of which some are masked.
 

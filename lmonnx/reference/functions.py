@@ -47,6 +47,12 @@ def combine(function: Callable[..., Tensor], operands: Sequence[Any], removed: S
     return Masked(data, _intersection(masked, data, axes), axes, rows=rows)
 
 
+def top_k(x: Tensor, k: int, dim: int = -1, largest: bool = True, _: bool = True) -> tuple[Tensor, Tensor]:
+    """The k largest or smallest numbers of a plain tensor and their places; of equal ones the first, as ONNX has it."""
+    found = x.sort(dim=dim, descending=largest, stable=True)
+    return found.values.narrow(dim, 0, k), found.indices.narrow(dim, 0, k)
+
+
 def _read(value: Any, removed: float | None) -> Any:
     if not isinstance(value, Masked):
         return value

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmonnx.reference.activation import RefusedError
+from lmonnx.reference.functions import top_k
 from lmonnx.reference.onnx_call import Call
 from lmonnx.reference.onnx_elementwise import JOINS, POINTWISE
 from lmonnx.reference.onnx_windows import plain_conv, plain_resize
@@ -194,8 +195,7 @@ def _arg(extreme: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _top_k(call: Call, x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    found = torch.topk(x, int(k.reshape(()).item()), call.get("axis", -1), bool(call.get("largest", 1)))
-    return found.values, found.indices
+    return top_k(x, int(k.reshape(()).item()), call.get("axis", -1), bool(call.get("largest", 1)))
 
 
 def hardmax(call: Call, x: Tensor) -> Tensor:

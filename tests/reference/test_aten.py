@@ -65,6 +65,12 @@ def test_a_removed_pixel_changes_nothing(aware: Any, image: Tensor, mask: Tensor
     assert not torch.equal(expected, aware(image, torch.ones_like(mask)))
 
 
+@pytest.mark.parametrize("largest", [True, False])
+def test_the_first_of_equal_numbers(largest: bool, image: Tensor, mask: Tensor) -> None:
+    found = run(lambda x: x.mean((2, 3)).repeat(1, 9).topk(5, largest=largest), image, torch.zeros_like(mask))
+    assert torch.equal(found[1], torch.arange(5).expand(3, -1))
+
+
 def test_rows_are_independent_and_batches_broadcast(aware: Any, image: Tensor, mask: Tensor) -> None:
     together = aware(image, mask)
     for row in range(3):
