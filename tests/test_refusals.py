@@ -151,6 +151,11 @@ def test_rows_that_mix_behind_a_pool(name: str) -> None:
     assert "mixes the rows of a batch" in str(error)
 
 
+def test_every_row_at_the_places_of_every_other() -> None:
+    (offence,) = refused(*POOLED, step("ArgMax", "1", axis=1, keepdims=0), step("Gather", "1", "2", axis=1)).offences
+    assert (offence.operator, "mixes the rows" in offence.why) == ("Gather", True)
+
+
 def test_rows_that_stay_apart_behind_a_pool() -> None:
     """A dense layer from the left, with the batch last in between."""
     turned = step("Transpose", "1", perm=[1, 0])

@@ -221,6 +221,19 @@ def lrn(call: Call, x: Tensor) -> Tensor:
     return normalised
 
 
+def _one_hot(call: Call, places: Tensor, depth: Tensor, values: Tensor) -> Tensor:
+    """The second value at the places and the first elsewhere; negative places count from the end."""
+    count = int(depth.reshape(()).item())
+    places = torch.where(places < 0, places + count, places).to(torch.int64)
+    hot = torch.arange(count, device=places.device) == places.unsqueeze(-1)
+    return torch.where(hot, values[1], values[0]).movedim(-1, call.get("axis", -1))
+
+
+def _triangle(call: Call, x: Tensor, diagonal: Tensor | None = None) -> Tensor:
+    at = 0 if diagonal is None else int(diagonal.reshape(()).item())
+    return x.triu(at) if call.get("upper", 1) else x.tril(at)
+
+
 def _cumulative_sum(call: Call, x: Tensor, axis: Tensor) -> Tensor:
     if call.get("exclusive", 0) or call.get("reverse", 0):
         raise RefusedError("the reference has no exclusive or reversed sums")
@@ -256,6 +269,7 @@ PLAIN: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "LogSoftmax": softmax,
     "LpNormalization": lp_norm,
     "MatMul": lambda _, a, b: a @ b,
+    "OneHot": _one_hot,
     "Pad": _pad,
     "Range": lambda _, start, limit, delta: torch.arange(*[v.item() for v in (start, limit, delta)]).to(start),
     "ReduceL1": _reduce(lambda x, dims, keepdim: x.abs().sum(dims, keepdim=keepdim)),
@@ -279,6 +293,7 @@ PLAIN: dict[str, Callable[..., Tensor | tuple[Tensor, ...]]] = {
     "Tile": lambda _, x, repeats: x.tile(repeats.tolist()),
     "TopK": _top_k,
     "Transpose": lambda call, x: x.permute(call.get("perm", list(range(x.ndim))[::-1])),
+    "Trilu": _triangle,
     "Unsqueeze": _unsqueeze,
     "Upsample": plain_resize,
 }

@@ -31,6 +31,10 @@ def after(last: int) -> tuple[Step, ...]:
     return conv, step("GlobalAveragePool", str(last + 1)), step("Flatten", str(last + 2))
 
 
+#: Behind `after(0)`.
+LABEL = (step("ArgMax", "3", axis=1, keepdims=0),)
+
+
 def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
@@ -123,6 +127,19 @@ GRAPHS: dict[str, tuple[int, Sequence[Step]]] = {
             step("Concat", "4", ints(-1), axis=0),
             step("Reshape", "1", "5"),
         ),
+    ),
+    "what a table says of a label": (
+        13,
+        (CONV, *after(0), *LABEL, step("Gather", w(4, 4), "4"), step("Add", "3", "5")),
+    ),
+    "a label of zeros and a one": (
+        13,
+        (CONV, *after(0), *LABEL, step("OneHot", "4", np.array(4), np.array([0.5, 2.0])), step("Mul", "3", "5")),
+    ),
+    "a triangle of weights": (14, (CONV, *after(0), step("Trilu", w(4, 4), upper=0), step("MatMul", "3", "4"))),
+    "the smallest, which are equal where nothing is kept": (
+        13,
+        (CONV, *after(0), step("TopK", "3", ints(3), largest=0, outputs=2), step("Cast", "4:1", to=1)),
     ),
     "expanded by a chain of shapes": (
         13,

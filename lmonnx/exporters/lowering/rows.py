@@ -51,6 +51,15 @@ def _along(default: int | None, *, behind: bool = False) -> Callable[..., bool]:
     return judge
 
 
+def _lookup(node: ir.Node, _: Sequence[bool]) -> bool:
+    """A Gather of single rows, or of every row at the places of every other one; of a constant table it is neither."""
+    x, places = node.inputs[:2]
+    at = _batch_axis(x)
+    if at is None or x is None:
+        return False
+    return int(attributes(node).get("axis", 0)) % len(x.shape or ()) == at or _batch_axis(places) is not None
+
+
 def _among(axes: Any, value: ir.Value | None) -> bool:
     batch = _batch_axis(value)
     assert value is not None
@@ -112,8 +121,9 @@ REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "
 JUDGES: dict[str, Callable[[ir.Node, Sequence[bool]], bool]] = {
     **{f"Reduce{name}": _reduction for name in REDUCTIONS},
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), _along(-1)),
-    **dict.fromkeys(("ArgMax", "ArgMin", "Gather", "GatherElements", "Split"), _along(0)),
+    **dict.fromkeys(("ArgMax", "ArgMin", "GatherElements", "Split"), _along(0)),
     "Concat": _along(None),
+    "Gather": _lookup,
     "LayerNormalization": _along(-1, behind=True),
     "RMSNormalization": _along(-1, behind=True),
     "CumSum": _cumulative,
