@@ -38,6 +38,8 @@ REFUSALS = {
     "batch sliced": (step("Slice", "x", np.array([0]), np.array([1]), np.array([0])), "part of the batch"),
     "batch repeated": (step("Tile", "x", np.array([2, 1, 1, 1])), "repeats the batch"),
     "batch padded": (step("Pad", "x", np.array([1, 0, 0, 0, 0, 0, 0, 0])), "pads the batch"),
+    "channels as images": (step("Reshape", "x", np.array([-1, 1, 8, 8])), "folds channels into the batch"),
+    "a new first axis": (step("Unsqueeze", "x", np.array([0])), "mixes the batch with other axes"),
     "MVN of the batch": (step("MeanVarianceNormalization", "x"), "over the batch"),
     "MVN of rows": (step("MeanVarianceNormalization", "x", axes=[2]), "a part of space"),
     "product of space": (step("ReduceProd", "x", np.array([2, 3])), "over space it is not defined"),

@@ -40,6 +40,10 @@ def permuted(op: Op, value: ir.Value, perm: Sequence[int]) -> ir.Value:
     return value if list(perm) == list(range(len(perm))) else op.Transpose(value, perm=list(perm))
 
 
+#: What to do where groups of channels became images.
+APART = "give the groups an axis of their own: reshape to [N, groups, channels, H, W] and reduce its last two axes"
+
+
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked | ir.Value:
     """Whether space survives is read off the shapes before and after.
@@ -53,7 +57,7 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
     change = _sides(node) if opened else f"{_text(before)} to {_text(after)}"
     groups = factors(before, after)
     if groups is None:
-        raise Refused(f"how it maps {change} is not known", FIXED)
+        raise Refused(f"how it maps {change} is not known", FIXED if opened else None)
     if len(after) == 2 and groups[0] == ([0], [0]):
         return _vector(op, node, x, shape)
     axes: list[int] = []
@@ -70,12 +74,16 @@ def reshape(op: Op, node: ir.Node, x: Masked, *shape: ir.Value | None) -> Masked
         else:
             axes += new
             mixed |= len(space) < len(old)
+    if any(0 in old and len(old) > 1 and not {*old} & {*x.axes} for old, _ in groups):
+        raise Refused("it folds channels into the batch, each group of which is an image then", APART, debris=True)
     if mixed:
-        rows = any(0 in old and len(old) > 1 and any(axis in x.axes for axis in old) for old, _ in groups)
+        moved = any(0 in old and (old, new) != ([0], [0]) for old, new in groups)
+        rows = any(0 in old and {*old} & {*x.axes} for old, _ in groups)
+        what = "batch and space" if rows else "the batch with other axes" if moved else "space with other axes"
         raise Refused(
-            f"mapping {change} mixes {'batch and space' if rows else 'space with other axes'}",
+            f"mapping {change} mixes {what}",
             FIXED if opened else "keep the batch an axis of its own, as a MatMul over channels does" if rows else None,
-            axes=None if rows else tuple(axes),
+            axes=None if moved else tuple(axes),
         )
     if not axes:
         return _vector(op, node, x, shape)
