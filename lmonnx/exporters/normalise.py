@@ -29,6 +29,8 @@ __all__ = ["OPEN", "OPSET", "fold", "infer_shapes", "inlined", "normalise"]
 
 #: Elements up to which constant expressions are computed beforehand: enough for weight standardisation.
 FOLD_LIMIT = 2**26
+#: The floating types that activations may have.
+PRECISIONS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
 #: What an open height and an open width are called.
 OPEN = ("height", "width")
 
@@ -59,6 +61,7 @@ def normalise(model: ir.Model, size: tuple[int, int] | None, layout: str, *, nam
         batch.free(model.graph)
         _set_size(model, sides, layout, BATCH)
     fold(model)
+    _require_precision(model.graph)
     recognise_gathers(model.graph)
     for step in (
         passes.AddDefaultAttributesPass(),
@@ -122,6 +125,21 @@ def fold(model: ir.Model) -> None:
         cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SourceError(f"{error} fails: {cause}; write the model again with that node repaired") from error
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def _require_precision(graph: ir.Graph) -> None:
+    """What depends on the image is in a precision that the reference has; constants may be in any.
+
+    Raises:
+        SourceError: naming the first node that is not.
+    """
+    for node in graph:
+        for value in node.outputs:
+            if value.dtype is not None and value.dtype.is_floating_point() and value.dtype not in PRECISIONS:
+                raise SourceError(
+                    f"{node.op_type} {node.name!r} gives {value.dtype.name.lower()}, in which no graph can be proven; "
+                    "write the model in float32 or float16, without an autocast to others"
+                )
 
 
 def _whether(node: ir.Node) -> bool | None:

@@ -213,6 +213,7 @@ def test_transposed_convolutions_are_refused(tmp_path: Path) -> None:
         ("resnet18", {"labels": ("a",)}, OptionError, "brings its own"),
         ("resnet18", {"weights": "seed:0", "rules": MaskRules(rings="kernel")}, OptionError, "in the reference only"),
         (Small(), {}, SourceError, "training mode"),
+        (Small().eval().bfloat16(), {}, SourceError, r"weights of bfloat16.*call its float\(\) first"),
     ],
 )
 def test_what_cannot_be_had_is_said(

@@ -14,7 +14,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 import lmonnx
-from lmonnx.errors import UnsupportedOpError
+from lmonnx.errors import SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.sources.network import Network
@@ -45,6 +45,9 @@ STEPS = (
     step("Flatten", "13"),
     step("Gemm", "14", w(5, 16), w(5), transB=1),
 )
+
+
+POOLED = step("GlobalAveragePool", "1"), step("Flatten", "2")
 
 
 def save(model: onnx.ModelProto, folder: Path) -> Path:
@@ -98,6 +101,22 @@ def test_weights_kept_in_float16_compute_in_float32(tmp_path: Path) -> None:
     path = save(build(steps, SHAPE, 13), tmp_path)
     assert from_onnx(path).precision == "float32"
     assert lmonnx.export(path, tmp_path / "out.onnx").verification
+
+
+@pytest.mark.parametrize("kind", ["BFLOAT16", "FLOAT8E4M3FN"])
+def test_activations_that_cannot_be_proven(kind: str, tmp_path: Path) -> None:
+    there = step("Cast", "x", to=onnx.TensorProto.DataType.Value(kind))
+    path = save(build((there, step("Cast", "0", to=1), *POOLED), SHAPE, 19), tmp_path)
+    with pytest.raises(
+        SourceError, match=f"^Cast 'node0' gives {kind.lower()}, in which no graph can be proven; write"
+    ):
+        lmonnx.export(path, tmp_path / "out.onnx")
+
+
+def test_weights_kept_in_bfloat16_compute_in_float32(tmp_path: Path) -> None:
+    weight = w(4, 3, 3, 3).astype(ir.DataType.BFLOAT16.numpy())
+    steps = (step("Cast", weight, to=1), step("Conv", "x", "0"), *POOLED)
+    assert lmonnx.export(save(build(steps, SHAPE, 13), tmp_path), tmp_path / "out.onnx").verification
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]

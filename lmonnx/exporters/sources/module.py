@@ -55,6 +55,8 @@ def from_module(
     module = unwrapped(module)
     if module.training:
         raise SourceError("the module is in training mode; call its eval() first")
+    if any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values()):
+        raise SourceError("the module has weights of bfloat16, in which no graph can be proven; call its float() first")
     size = size or (preprocessing.size if preprocessing else DEFAULT_SIZE)
     require_float32(module, size)
     name = f"{type(module).__module__}.{type(module).__qualname__}"
