@@ -154,5 +154,5 @@ JOINS: dict[str, tuple[float | None, ...]] = {
 
 # What takes nothing from an activation but its shape, its dtype and its device; the result is plain.
 SHAPED_LIKE = frozenset(
-    {"empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"}
+    {"empty_like", "fill", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"}
 )

@@ -76,6 +76,34 @@ def _stack(rules: MaskRules, operands: Sequence[Value], dim: int) -> Value:
     return functions.concat(grown, dim, rules)
 
 
+def _slice_scatter(
+    rules: MaskRules, x: Value, source: Value, dim: int, start: int | None, end: int | None, step: int
+) -> Value:
+    """The parts of an axis before and behind a slice, and `source` between them, by the rule of Concat."""
+    extent = x.shape[dim]
+    places = range(extent)[slice(start, end, step)]
+    if places == range(extent):
+        return source
+    if step != 1:
+        raise RefusedError("it writes to entries that do not follow each other")
+    sizes = [places.start, len(places), extent - places.stop]
+    parts = layout.split(x, sizes, dim) if isinstance(x, Masked) else torch.split(x, sizes, dim)
+    return functions.concat([p for p, n in zip((parts[0], source, parts[2]), sizes, strict=True) if n], dim, rules)
+
+
+def _select_scatter(rules: MaskRules, x: Value, source: Value, dim: int, index: int) -> Value:
+    one = layout.unsqueeze(source, (dim,)) if isinstance(source, Masked) else source.unsqueeze(dim)
+    return _slice_scatter(rules, x, one, dim, index, index + 1 or None, 1)
+
+
+def _overwritten(_: MaskRules, x: Value, source: Value, __: bool) -> Value:
+    """`source` with the shape and the dtype of `x`, of which nothing else is left."""
+    dtype = x.data.dtype if isinstance(x, Masked) else x.dtype
+    if isinstance(source, Masked):
+        return layout.expand(source.holding(source.data.to(dtype)), x.shape)
+    return source.to(dtype).expand(x.shape)
+
+
 def _repeat_interleave(_: MaskRules, x: Masked, repeats: int, dim: int | None, __: int | None) -> Value:
     if dim is None:
         raise RefusedError("it repeats the batch")
@@ -221,6 +249,7 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "concat": lambda rules, operands, dim: functions.concat(operands, dim, rules),
     "constant_pad_nd": lambda rules, x, pad, value: _pad(rules, x, pad, "constant", value),
     "contiguous": _copy,
+    "copy": _overwritten,
     "detach": lambda _, x: x.holding(x.data.detach()),
     "expand": lambda _, x, shape, __: layout.expand(x, shape),
     "expand_as": _expand_as,
@@ -242,7 +271,9 @@ LAYOUT: dict[str, Callable[..., Any]] = {
     "roll": _roll,
     "rot90": _rot90,
     "select": _select,
+    "select_scatter": _select_scatter,
     "slice": _slice,
+    "slice_scatter": _slice_scatter,
     "split": _split,
     "split_with_sizes": _split,
     "squeeze": _squeeze,

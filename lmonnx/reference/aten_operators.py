@@ -229,6 +229,13 @@ def _batch_norm(
     return functions.batch_norm(x, weight, bias, mean, variance, options[1])
 
 
+def _stored_norm(
+    _: MaskRules, x: Masked, weight: Any, bias: Any, mean: Any, variance: Any, __: float, eps: float
+) -> tuple[Value, None, None]:
+    """What a batch norm in eval mode is in a graph without writing in place; its statistics are not read."""
+    return functions.batch_norm(x, weight, bias, mean, variance, eps), None, None
+
+
 def _instance_norm(
     rules: MaskRules, x: Masked, weight: Any, bias: Any, mean: Any, variance: Any, own: bool, *options: Any
 ) -> Value:
@@ -263,10 +270,14 @@ def _dropout(_: MaskRules, x: Masked, __: float, train: bool) -> Value:
 
 
 # Operators of which any operand may be masked; the others have masks in their first alone.
-JOINED = frozenset({"cat", "concat", "einsum", "expand_as", "matmul", "stack", "to.other", "type_as", "view_as"})
+JOINED = frozenset({
+    "cat", "concat", "copy", "einsum", "expand_as", "matmul", "select_scatter", "slice_scatter", "stack", "to.other",
+    "type_as", "view_as",
+})  # fmt: skip
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **LAYOUT,
+    "_native_batch_norm_legit_no_training": _stored_norm,
     "_log_softmax": _softmax(torch.log_softmax),
     "_softmax": _softmax(torch.softmax),
     "adaptive_avg_pool1d": _adaptive_average_1d,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -51,6 +52,10 @@ def exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
     dynamic = ({0: torch.export.Dim("batch")},)
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
+        if any(_writes_a_part(node) for node in program.graph.nodes):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.13 warns of what it does itself
+                program = program.run_decompositions({})  # which leaves no writing in place
     except Exception as error:
         raise SourceError(
             f"torch.export cannot trace {type(module).__name__} for {list(example.shape[1:])}: {error}"
@@ -62,6 +67,15 @@ def exported(module: torch.nn.Module, example: Tensor) -> ExportedProgram:
     _give_epsilons(program.graph_module)
     _join_parts(program.graph)
     return program
+
+
+def _writes_a_part(node: Node) -> bool:
+    """Whether an operator writes into a slice of another tensor, as `x[:, :4] = y` does."""
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
+        return False
+    part: Any = node.args[0]
+    return isinstance(part, Node) and part.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.select.int)
 
 
 def _give_epsilons(module: GraphModule) -> None:

@@ -324,7 +324,9 @@ def plain_call(call: Call, inputs: Sequence[Tensor | None]) -> Tensor | tuple[Te
     if name in onnx_plain.PLAIN:
         return onnx_plain.PLAIN[name](call, *inputs)
     if name not in WINDOWED or inputs[0] is None:
-        raise RefusedError(refusals.ONNX.get(name, "the PyTorch reference, against which a graph is proven, does not have it"))
+        raise RefusedError(
+            refusals.ONNX.get(name, "the PyTorch reference, against which a graph is proven, does not have it")
+        )
     x, mask = inputs[0], torch.ones((), dtype=torch.bool, device=inputs[0].device)
     axes = tuple(range(2, x.ndim))
     extents = [extent if axis in {0, *axes} else 1 for axis, extent in enumerate(x.shape)]

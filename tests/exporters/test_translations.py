@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,13 @@ def normalised(of: Callable[..., tuple[Tensor, Tensor]], **settings: bool) -> Be
     return apply
 
 
+def written(x: Tensor, place: Any, value: Any) -> Tensor:
+    """A copy with something else at a place, as partial convolutions and shifts are written."""
+    copy = x.clone()
+    copy[place] = value
+    return torch.relu(copy + 0.1)
+
+
 BETWEEN: dict[str, Between] = {
     "variance and mean": normalised(torch.var_mean, keepdim=True),
     "biased variance and mean": normalised(torch.var_mean, unbiased=False),
@@ -49,6 +57,14 @@ BETWEEN: dict[str, Between] = {
     "channels in rows": lambda x: x[:, [[0, 2, 4, 6], [1, 3, 5, 7]]].amax(1).repeat(1, 2, 1, 1),
     "numbers for NaN": lambda x: torch.nan_to_num(x / torch.relu(x - 0.2), 0.5, 2.0, -3.0),
     "functions of an angle": lambda x: x.sin() + x.cos() * x.tan() + x.atan() + x.sinh() / x.cosh() + x.asinh(),
+    "some channels written to": lambda x: written(x, (slice(None), slice(2, 4)), x[:, :2] * x[:, 6:]),
+    "the last channels written to": lambda x: written(x, (slice(None), slice(-3, None)), x[:, :3] - 1),
+    "all channels written to": lambda x: written(x, (slice(None), slice(None)), x.flip(1)),
+    "one channel written to": lambda x: written(x, (slice(None), -1), x[:, 0] * 2),
+    "channels shifted by a column": lambda x: written(
+        x, (slice(None), slice(1, 3), ..., slice(1, None)), x[:, 1:3, :, :-1]
+    ),
+    "channels of zeros": lambda x: written(x, (slice(None), slice(0, 2)), 0.0),
     "columns": lambda x: torch.relu(x[..., [3, 3, 1, 0]] - 0.1),
     "a divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5),
     "a divisor of an oblong window": lambda x: F.avg_pool2d(x, (2, 3), count_include_pad=False, divisor_override=4),
@@ -64,6 +80,29 @@ def test_what_the_exporter_changes(between: str, tmp_path: Path) -> None:
 def test_a_divisor_that_onnx_cannot_say() -> None:
     module = Around(lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True, divisor_override=5)).eval()
     with pytest.raises(SourceError, match="avg_pool2d with both divisor_override and ceil_mode has no form in ONNX"):
+        lmonnx.export(module, "a.onnx", size=16)
+
+
+def test_a_slice_that_is_written_to_behind_a_batch_norm(tmp_path: Path) -> None:
+    """As FasterNet is written: a convolution of the first channels, in place."""
+
+    class Partial(Around):
+        def __init__(self) -> None:
+            super().__init__(self.partial)
+            self.norm, self.part = nn.BatchNorm2d(8), nn.Conv2d(2, 2, 3, padding=1, bias=False)
+
+        def partial(self, x: Tensor) -> Tensor:
+            x = self.norm(x)
+            x[:, :2] = self.part(x[:, :2])
+            return F.relu_(x)
+
+    assert lmonnx.export(Partial().eval(), tmp_path / "a.onnx", size=(16, 18)).verification
+    assert lmonnx.export(Partial().eval(), tmp_path / "b.onnx", size="dynamic").verification
+
+
+def test_a_slice_in_steps_is_not_written_to() -> None:
+    module = Around(lambda x: written(x, (slice(None), slice(None, None, 2)), 0.0)).eval()
+    with pytest.raises(SourceError, match="a slice in steps of 2 is written to, which has no form under a mask"):
         lmonnx.export(module, "a.onnx", size=16)
 
 

@@ -38,6 +38,13 @@ def run(function: Callable[[Tensor], Any], image: Tensor, mask: Tensor, **rules:
     return mask_aware(Network().eval(), rules=MaskRules(**rules))(image, mask)
 
 
+def written(x: Tensor, write: Callable[[Tensor], Any]) -> Tensor:
+    """A copy that was written to."""
+    copy = x.clone()
+    write(copy)
+    return copy
+
+
 ORDER = torch.tensor([[3, 0], [-1, 2]])
 
 #: Operators that only move numbers about: of a map that is 0 where removed they make such a map.
@@ -66,6 +73,10 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "movedim": lambda x: x.movedim(1, -1).movedim((1, 3), (2, 1)),
     "quarter turn": lambda x: x.rot90(1, (2, 3)).rot90(2, (3, 2)),
     "quarter turn back": lambda x: x.rot90(-1, (-2, -1)),
+    "channels written to": lambda x: written(x, lambda y: y[:, 1:4].copy_(x[:, 3:])),
+    "one channel written to": lambda x: written(x, lambda y: y[:, -2].copy_(x[:, 1])),
+    "all rows of some channels": lambda x: written(x, lambda y: y[:, 4:, :].neg_()),
+    "columns written to": lambda x: written(x, lambda y: y[..., :-1].copy_(x[..., 1:])),
     "view_as": lambda x: x.flatten(2).view_as(x),
     "reshape_as": lambda x: x.reshape(-1, 2, 3, *x.shape[2:]).transpose(1, 2).reshape_as(x),
     "channel_shuffle": lambda x: F.channel_shuffle(x, 3),
@@ -245,6 +256,7 @@ def test_gates_of_other_values_broadcast(image: Tensor, mask: Tensor) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "every second channel written to": (lambda x: written(x, lambda y: y[:, ::2].neg_()), "do not follow each other"),
     "slice of the batch": (lambda x: x[:1], "slices the batch"),
     "select of space": (lambda x: x[:, :, 0], "single positions"),
     "table of rows": (lambda x: x[:, :, torch.tensor([[0, 1]])], "single positions"),

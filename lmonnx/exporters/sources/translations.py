@@ -13,6 +13,8 @@ from onnxscript.onnx_types import TensorType
 #: Operators of ONNX, and how PyTorch's exporter writes its own in them; the types of both are for onnxscript's eyes.
 onnx_: Any = opset18
 torch_: Any = ops
+#: The end of a slice that has none.
+LAST = 2**63 - 1
 
 
 def _var_mean(
@@ -55,9 +57,42 @@ def _avg_pool2d(
     return onnx_.Mul(mean, onnx_.CastLike(factor, self))
 
 
+def _slice_scatter(
+    self: TensorType, src: TensorType, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    """`x[:, a:b] = y` as the parts that it has then; the exporter turns the axis to the front and scatters.
+
+    Raises:
+        ValueError: if it writes to every second entry or the like.
+    """
+    shape: Any = self.shape
+    axis = dim % len(shape)
+    extent = shape[axis]
+    if not isinstance(extent, int):
+        if (start or 0, step) == (0, 1) and end in (None, LAST):
+            return onnx_.Identity(src)
+        return torch_.core.aten_slice_scatter(self, src, dim, start, end, step)
+    places = range(extent)[start:end:step]
+    if step != 1:
+        raise ValueError(f"a slice in steps of {step} is written to, which has no form under a mask")
+    bounds = (0, places.start), (places.stop, extent)
+    before, after = (
+        [onnx_.Slice(self, *(onnx_.Constant(value_ints=[n]) for n in (*bound, axis)))] if bound[0] < bound[1] else []
+        for bound in bounds
+    )
+    return onnx_.Concat(*before, src, *after, axis=axis) if before or after else onnx_.Identity(src)
+
+
+def _select_scatter(self: TensorType, src: TensorType, dim: int, index: int) -> Any:
+    one = onnx_.Unsqueeze(src, onnx_.Constant(value_ints=[dim]))
+    return _slice_scatter(self, one, dim, index, index + 1 or None)
+
+
 #: operator -> what writes it, in place of PyTorch's own.
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.avg_pool2d.default: _avg_pool2d,
+    torch.ops.aten.select_scatter.default: _select_scatter,
+    torch.ops.aten.slice_scatter.default: _slice_scatter,
     torch.ops.aten.std_mean.correction: _std_mean,
     torch.ops.aten.var_mean.correction: _var_mean,
 }
