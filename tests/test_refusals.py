@@ -256,6 +256,14 @@ def test_pixels_by_their_places() -> None:
     assert "single pixels by their places" in offence.why
 
 
+def test_a_slice_that_is_written_to() -> None:
+    """As PyTorch's exporter writes it where nobody stops it."""
+    turned = step("Transpose", "x", perm=[1, 0, 2, 3]), step("Slice", "0", *map(np.array, ([1], [2], [0])))
+    written = step("ScatterND", "0", np.array([[0]]), "1"), step("Transpose", "2", perm=[1, 0, 2, 3])
+    first, *_ = refused(*turned, *written).offences
+    assert (first.operator, first.remedy) == ("Transpose", "join the parts with a Concat")
+
+
 def test_adaptive_pool_behind_what_is_not_followed() -> None:
     head: tuple[Any, ...] = (step("Slice", "x", np.array([0]), np.array([7]), np.array([2])),)
     (offence,) = refused(*head, *adaptive((7, 8), (3, 3), "0")).offences

@@ -21,6 +21,8 @@ def transpose(op: Op, node: ir.Node, x: Masked) -> Masked:
     perm = list(attributes(node).get("perm") or range(x.rank)[::-1])
     axes = tuple(sorted(map(perm.index, x.axes)))
     if perm[0] != 0:
+        if any(use.node.op_type == "ScatterND" for use in node.outputs[0].uses()):
+            raise Refused("it leads to a slice that is written to, entry by entry", "join the parts with a Concat")
         raise adaptive_pool(node) or Refused("it moves the batch axis", debris=True)
     border = x.border
     if border is not None:
