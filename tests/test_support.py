@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from lmonnx.cli import main
 from lmonnx.support import Support, supported
+from zoo.names import is_cnn, names
+from zoo.page import page
 
 ROWS = supported()
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "models.md"
@@ -32,13 +34,17 @@ def test_rows_are_whole() -> None:
             assert row.why
 
 
+def test_every_network_of_the_zoo_has_a_row_and_every_cnn_is_supported() -> None:
+    assert [row.name for row in ROWS] == names()
+    for row in ROWS:
+        assert (row.verdict == "supported") is is_cnn(row.name), row
+
+
 def test_a_network_that_fails_a_check_is_no_row() -> None:
     assert not [row.name for row in ROWS if row.verdict == "defect"]
 
 
 def test_the_page_is_of_the_table() -> None:
-    from zoo.page import page
-
     assert DOCS.read_text(encoding="utf-8") == page(ROWS)
 
 

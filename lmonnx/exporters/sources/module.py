@@ -14,7 +14,7 @@ from lmonnx import reference
 from lmonnx.errors import LmonnxError, SourceError
 from lmonnx.exporters.normalise import OPSET
 from lmonnx.exporters.sources import any_size
-from lmonnx.exporters.sources.module_checks import line, require_exported, require_float32, why
+from lmonnx.exporters.sources.module_checks import line, require_any_batch, require_float32, why
 from lmonnx.exporters.sources.module_image import channels_of, quiet, require_channels
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.sources.per_image import write_for_each_image
@@ -55,8 +55,6 @@ def from_module(
     module = unwrapped(module)
     if module.training:
         raise SourceError("the module is in training mode; call its eval() first")
-    if any(tensor.dtype == torch.bfloat16 for tensor in module.state_dict().values()):
-        raise SourceError("the module has weights of bfloat16, in which no graph can be proven; call its float() first")
     size = size or (preprocessing.size if preprocessing else DEFAULT_SIZE)
     require_float32(module, size)
     name = f"{type(module).__module__}.{type(module).__qualname__}"
@@ -102,7 +100,7 @@ def to_onnx(module: torch.nn.Module, size: tuple[int, int]) -> ir.Model:
             f"PyTorch could not export {type(module).__name__} at {size[0]}×{size[1]}: {cause}; {remedy}"
         ) from error
     assert program is not None
-    require_exported(module, program.model)
+    require_any_batch(module, program.model)
     write_for_each_image(program.model)
     return program.model
 
@@ -152,7 +150,7 @@ def to_onnx_of_any_size(module: torch.nn.Module, size: tuple[int, int]) -> tuple
             f"PyTorch could not export {type(module).__name__} for every size: {cause}; {remedy}"
         ) from error
     assert program is not None
-    require_exported(module, program.model)
+    require_any_batch(module, program.model)
     assert program.exported_program is not None
     smallest = any_size.smallest(program.exported_program, size)
     any_size.name_sides(program.model, program.exported_program)

@@ -33,21 +33,15 @@ def require_float32(module: torch.nn.Module, size: tuple[int, int]) -> None:
     raise SourceError(f"{type(module).__name__} has weights of {kind}, such as {name}; call its float() first")
 
 
-def require_exported(module: torch.nn.Module, model: ir.Model) -> None:
-    """Refuses what PyTorch exports and no masked graph can be made of.
+def require_any_batch(module: torch.nn.Module, model: ir.Model) -> None:
+    """Refuses what PyTorch exports for one number of images alone.
 
     Raises:
-        SourceError: if the graph is for one number of images, or computes in what onnxruntime has no operators for.
+        SourceError: if the graph is that.
     """
-    name = type(module).__name__
     if extents(model.graph.inputs[0])[0] is not None:
+        name = type(module).__name__
         raise SourceError(f"what {name} computes depends on the number of images in a batch; {FOR_ANY_NUMBER}")
-    for node in model.graph:
-        if node.op_type != "Cast" and any(value.dtype == ir.DataType.BFLOAT16 for value in node.outputs):
-            raise SourceError(
-                f"{name} computes in bfloat16 ({node.op_type} {node.name!r}), which onnxruntime does not on a CPU; "
-                "leave autocast and conversions to bfloat16 out of the module's forward, and call its float()"
-            )
 
 
 def why(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> tuple[str, str] | None:

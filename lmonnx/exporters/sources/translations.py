@@ -10,11 +10,11 @@ from onnxscript import opset18
 from onnxscript.function_libs.torch_lib import ops
 from onnxscript.onnx_types import TensorType
 
+from lmonnx.exporters.ops.builder import LAST
+
 #: Operators of ONNX, and how PyTorch's exporter writes its own in them; the types of both are for onnxscript's eyes.
 onnx_: Any = opset18
 torch_: Any = ops
-#: The end of a slice that has none.
-LAST = 2**63 - 1
 
 
 def _var_mean(
