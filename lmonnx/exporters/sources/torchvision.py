@@ -95,7 +95,8 @@ def from_torchvision(
     if chosen is not None:
         require_classes(str(chosen), classes, len(categories))
     count = classes or len(categories)
-    module = models.get_model(name, weights=None, num_classes=count, **_FORM.get(name, {})).eval()
+    form = {"image_size": preset.meta["min_size"][0]} if name.startswith("vit_") else _FORM.get(name, {})
+    module = models.get_model(name, weights=None, num_classes=count, **form).eval()
     matching: dict[str, Any] = {"renamed": lambda entry: _DOTTED.sub(r"\1\2", entry), "ignored": _AUXILIARY}
     if chosen is None:
         origin = fill(module, weights, size or _crop(transforms), **matching)
