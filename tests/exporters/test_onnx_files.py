@@ -139,7 +139,13 @@ GRAPHS: dict[str, tuple[int, Sequence[Step]]] = {
     "a triangle of weights": (14, (CONV, *after(0), step("Trilu", w(4, 4), upper=0), step("MatMul", "3", "4"))),
     "the smallest, which are equal where nothing is kept": (
         13,
-        (CONV, *after(0), step("TopK", "3", ints(3), largest=0, outputs=2), step("Cast", "4:1", to=1)),
+        (
+            CONV,
+            *after(0),
+            step("TopK", "3", ints(3), largest=0, outputs=2),
+            step("Cast", "4:1", to=1),
+            step("Add", "4:0", "5"),
+        ),
     ),
     "expanded by a chain of shapes": (
         13,

@@ -43,7 +43,13 @@ def pointwise() -> list[Case]:
         for operator in ("Log", "Sqrt", "Reciprocal")
     ]
     cases += [
-        case(f"{operator}/between -1 and 1", CONV, step("Tanh", "0"), step(operator, "1"))
+        case(
+            f"{operator}/between -1 and 1",
+            CONV,
+            step("Tanh", "0"),
+            step("Mul", "1", np.array(0.9)),
+            step(operator, "2"),
+        )
         for operator in ("Acos", "Asin", "Atanh", "Tan")
     ]
     infinite, zero = (step("Relu", "x"), step("Div", "x", "0")), np.array(0.0)
