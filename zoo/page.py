@@ -15,7 +15,8 @@ removed pixels change nothing (bitwise, NaN and infinity included), a row alone 
 broadcast.
 The difference is that of the float32 graph from the float64 reference, the largest over the masks that float32 can
 tell, in units of how the output varies over the masks; allowed is four times what the float32 reference is off, plus
-2e-5. The size is 128×128 where the network takes it, else its own.
+2e-5. The size is 128×128 where the network takes it, else its own. `lmonnx models --json` has for each row a digest of
+the code that made it.
 """
 TIMM = """
 The list is fixed before the sweep, by `zoo/denominator.py`: of each file of `timm/models` the smallest network that is
