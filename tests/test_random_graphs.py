@@ -46,6 +46,11 @@ FOUND = (
         head=0,
         space=(6, 6),
     ),
+    Recipe(
+        (*[("batch norm", 0, 0, 0, 0, 0, 0)] * 2, ("split", 0, 0, 0, 0, 0, 0), ("space to depth", 1, 0, 0, 0, 0, 0)),
+        head=2,
+        space=(6, 6),
+    ),
 )
 
 

@@ -186,8 +186,11 @@ def reshape(x: Masked, shape: Sequence[int], rules: MaskRules) -> Value:
     if x.unfolded and tuple(resolved) == x.unfolded.data.shape:
         return x.unfolded.holding(x.data.reshape(resolved))
     blocks = _blocks(x.data.shape, resolved)
+    tiled, inside = ({pair[i] for pair in x.tiles or ()} for i in (0, 1))
     for old, _ in blocks:
-        if set(old) & set(x.axes) and any(axis not in x.axes and x.data.shape[axis] != 1 for axis in old):
+        mixed = set(old) & set(x.axes) and any(axis not in x.axes and x.data.shape[axis] != 1 for axis in old)
+        # What is inside blocks becomes channels also where the map has one channel, which is not seen in the shape.
+        if mixed or (inside and inside <= set(old) and not tiled & set(old)):
             return _merge(x, resolved, blocks, rules)
     axes = _new_axes(resolved, blocks, x.axes)
     if not axes:
@@ -215,7 +218,8 @@ def _new_axes(shape: Sequence[int], blocks: Blocks, axes: Sequence[int]) -> tupl
 def _merge(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) -> Value:
     """A reshape that merges space with other axes, the cases 3 to 5 of `reshape`."""
     counting = {block for block, _ in x.tiles or ()}
-    if counting and all(set(old) <= counting or not set(old) & counting for old, _ in blocks):
+    large = [{axis for axis in old if x.data.shape[axis] != 1} for old, _ in blocks]
+    if counting and all(old <= counting or not old & counting for old in large):
         return _blocks_to_depth(x, shape, blocks, rules)
     if len(shape) == 3 and x.axes == tuple(range(2, x.data.ndim)):
         return _fold(x, shape)
