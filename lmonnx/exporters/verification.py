@@ -84,9 +84,14 @@ class Verification:
         return ends and 2 * len(told) > len(self.rows) and all(row.difference <= self.tolerance for row in told)
 
     @property
+    def failed(self) -> list[Row]:
+        """The rows whose difference is too large."""
+        return [row for row in self.rows if row.verdict(self.tolerance) not in ("ok", UNDECIDED)]
+
+    @property
     def differs(self) -> bool:
         """Whether a difference is too large. A proof that does not hold may also be one that tells too little."""
-        return any(row.verdict(self.tolerance) not in ("ok", UNDECIDED) for row in self.rows)
+        return bool(self.failed)
 
     @property
     def infinite(self) -> bool:
@@ -97,8 +102,7 @@ class Verification:
     @property
     def original_alone(self) -> bool:
         """Whether graph and reference agree, and only what runs the original network says something else."""
-        others = [row for row in self.rows if not row.original]
-        return self.differs and all(row.verdict(self.tolerance) in ("ok", UNDECIDED) for row in others)
+        return self.differs and all(row.original for row in self.failed)
 
     @property
     def largest(self) -> float:

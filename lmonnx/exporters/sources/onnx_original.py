@@ -20,7 +20,7 @@ def averaged(path: pathlib.Path) -> bytes | pathlib.Path:
     files is left as it is.
     """
     model = onnx.load(path, load_external_data=False)
-    if any(True for _ in external(ir.load(path))):
+    if not any(_is_average(node) for node in model.graph.node) or any(True for _ in external(ir.load(path))):
         return path
     graph = onnx.shape_inference.infer_shapes(model).graph
     typed = (*graph.input, *graph.value_info, *graph.output)
@@ -32,7 +32,8 @@ def averaged(path: pathlib.Path) -> bytes | pathlib.Path:
         for attribute in node.attribute
         if node.op_type == "Constant" and attribute.name == "value"
     }
-    nodes = [part for node in model.graph.node for part in _parts(node, ranks, constants, _opset(model))]
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    nodes = [part for node in model.graph.node for part in _parts(node, ranks, constants, opset)]
     if len(nodes) == len(model.graph.node):
         return path
     del model.graph.node[:]
@@ -41,20 +42,20 @@ def averaged(path: pathlib.Path) -> bytes | pathlib.Path:
     return content
 
 
-def _opset(model: onnx.ModelProto) -> int:
-    return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+def _is_average(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("GlobalAveragePool", "ReduceMean") and not node.domain
 
 
 def _parts(
     node: onnx.NodeProto, ranks: Mapping[str, int], constants: Mapping[str, onnx.TensorProto], opset: int
 ) -> Iterator[onnx.NodeProto]:
     """``node``, or, if it is an average over several axes that are known, one for each of them, the last one first."""
-    rank = ranks.get(node.input[0], 0) if node.input else 0
+    rank = ranks.get(node.input[0], 0) if _is_average(node) else 0
     settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     axes: list[int] = []
-    if rank and not node.domain and node.op_type == "GlobalAveragePool":
+    if rank and node.op_type == "GlobalAveragePool":
         axes = list(range(2, rank))
-    elif rank and not node.domain and node.op_type == "ReduceMean":
+    elif rank:
         given = constants.get(node.input[1]) if len(node.input) > 1 else None
         listed = settings.get("axes", []) if given is None else numpy_helper.to_array(given).tolist()
         axes = sorted(axis % rank for axis in listed)
