@@ -21,7 +21,7 @@ CEILING = 1e-2
 LEAST = 1e-4
 
 #: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel; a global pool, a
-#: convolution and a Concat of a strip that a Reshape had left with one.
+#: convolution and a Concat of a strip that a Reshape had left with one; a linear resize of which little is kept.
 FOUND = (
     Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),
     Recipe((("pool", 10, 10, 4, 7, 8, 2), ("merge space", 2, 3, 4, 4, 6, 1)), head=2, space=(12, 7)),
@@ -51,6 +51,7 @@ FOUND = (
         head=2,
         space=(6, 6),
     ),
+    Recipe((("resize", 3, 8, 1, 0, 0, 0),), space=(9, 11), masks=456),
 )
 
 
@@ -68,9 +69,12 @@ def check(recipe: Recipe) -> bool:
     scale = float(np.std(expected)) or 1.0
     near = (image, np.nextafter(image, np.float32(np.inf)), np.nextafter(image, np.float32(-np.inf)))
     rounding = max(float(np.abs(reference(some, mask) - expected).max()) for some in near) / scale
-    tolerance = SLACK * rounding + FLOOR
-    if not tolerance < CEILING:
+    if not SLACK * rounding + FLOOR < CEILING:
         return False
+    # onnxruntime has roundings that the reference has not, of Resize's coordinates for one.
+    whole = reference(image.astype(np.float64), np.ones_like(mask))
+    assert_close(original, whole, 10 * (SLACK * rounding + FLOOR))
+    tolerance = SLACK * max(rounding, float(np.abs(original - whole).max()) / scale) + FLOOR
     graph = by_onnxruntime(proto_of(lowered(model, recipe.rules)))
     assert_close(graph(image, mask), expected, tolerance)
     check_laws(graph, image, mask, original=original, tolerance=10 * tolerance, rounding=10 * tolerance)
