@@ -73,11 +73,14 @@ def check(recipe: Recipe) -> bool:
         return False
     # onnxruntime has roundings that the reference has not, of Resize's coordinates for one.
     whole = reference(image.astype(np.float64), np.ones_like(mask))
-    assert_close(original, whole, 10 * (SLACK * rounding + FLOOR))
-    tolerance = SLACK * max(rounding, float(np.abs(original - whole).max()) / scale) + FLOOR
+    kernels = float(np.abs(original - whole).max()) / scale
+    assert kernels <= 10 * (SLACK * rounding + FLOOR), f"the original is off by {kernels:.2e} from the reference"
+    tolerance = SLACK * max(rounding, kernels) + FLOOR
     graph = by_onnxruntime(proto_of(lowered(model, recipe.rules)))
     assert_close(graph(image, mask), expected, tolerance)
-    check_laws(graph, image, mask, original=original, tolerance=10 * tolerance, rounding=10 * tolerance)
+    # What a global pool makes of whole images can vary far less than what it makes of masked ones.
+    unit = max(1.0, scale / float(np.std(original)))
+    check_laws(graph, image, mask, original=original, tolerance=10 * tolerance * unit, rounding=10 * tolerance)
     return True
 
 
