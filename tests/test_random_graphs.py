@@ -21,7 +21,8 @@ CEILING = 1e-2
 LEAST = 1e-4
 
 #: What failed once: a convolution of a strip, one axis of which a reduction had left with one pixel; a global pool, a
-#: convolution and a Concat of a strip that a Reshape had left with one; a linear resize of which little is kept.
+#: convolution and a Concat of a strip that a Reshape had left with one; a linear resize of which little is kept; a
+#: channel shuffle of a strip.
 FOUND = (
     Recipe((("coordinate attention", 11, 5, 8, 3, 4, 9),), head=2, space=(11, 7)),
     Recipe((("pool", 10, 10, 4, 7, 8, 2), ("merge space", 2, 3, 4, 4, 6, 1)), head=2, space=(12, 7)),
@@ -52,6 +53,9 @@ FOUND = (
         space=(6, 6),
     ),
     Recipe((("resize", 3, 8, 1, 0, 0, 0),), space=(9, 11), masks=456),
+    Recipe(
+        (("pool", 0, 0, 0, 2, 0, 0), ("pool", 0, 0, 0, 3, 0, 0), ("shuffle", 0, 0, 0, 0, 0, 0)), head=2, space=(6, 6)
+    ),
 )
 
 

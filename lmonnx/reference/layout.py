@@ -188,11 +188,11 @@ def reshape(x: Masked, shape: Sequence[int], rules: MaskRules) -> Value:
     blocks = _blocks(x.data.shape, resolved)
     tiled, inside = ({pair[i] for pair in x.tiles or ()} for i in (0, 1))
     for old, _ in blocks:
-        mixed = set(old) & set(x.axes) and any(axis not in x.axes and x.data.shape[axis] != 1 for axis in old)
+        mixed = len({axis in x.axes for axis in old if x.data.shape[axis] != 1}) == 2
         # What is inside blocks becomes channels also where the map has one channel, which is not seen in the shape.
         if mixed or (inside and inside <= set(old) and not tiled & set(old)):
             return _merge(x, resolved, blocks, rules)
-    axes = _new_axes(resolved, blocks, x.axes)
+    axes = _new_axes(resolved, [pair for pair in blocks if _is_space(x, pair[0])], x.axes)
     if not axes:
         return x.zeroed().reshape(resolved)
     tiles = tuple((new[0], new[1]) for old, new in blocks if len(new) == 2 and old[0] in x.axes and len(old) == 1)
@@ -213,6 +213,11 @@ def _new_axes(shape: Sequence[int], blocks: Blocks, axes: Sequence[int]) -> tupl
     """Which axes of `shape` the old `axes` became, without those of extent 1 that a split leaves."""
     moved = [new for old, new in blocks if set(old) & set(axes)]
     return tuple(axis for new in moved for axis in [axis for axis in new if shape[axis] != 1] or new[-1:])
+
+
+def _is_space(x: Masked, axes: Sequence[int]) -> bool:
+    """Whether `axes`, which merge, are space: an axis of extent 1 is what the others are."""
+    return not {*axes}.isdisjoint(x.axes) and all(axis in x.axes or x.data.shape[axis] == 1 for axis in axes)
 
 
 def _merge(x: Masked, shape: Sequence[int], blocks: Blocks, rules: MaskRules) -> Value:
