@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Seconds of rest before each run: onnxruntime's threads spin for a while after one, on the cores of the next.
-REST = 0.02
+REST = 0.15
 #: Runs of each that are not counted: they allocate, and the first ones wake a processor up.
 WARMUP = 2
 
