@@ -7,6 +7,7 @@ tests/families has the cases of one family.
 
 from __future__ import annotations
 
+from tests.families.blocks import blocks
 from tests.families.case import Case, w
 from tests.families.joins import joins
 from tests.families.layout import layout, parts, resampling
@@ -17,6 +18,6 @@ from tests.families.windows import windows
 
 __all__ = ["CASES", "Case", "w"]
 
-FAMILIES = (windows, reaching, reductions, pointwise, joins, layout, parts, resampling, norms, quantised)
+FAMILIES = (windows, reaching, reductions, pointwise, joins, layout, parts, resampling, norms, quantised, blocks)
 CASES = [case for family in FAMILIES for case in family()]
 assert len({case.name for case in CASES}) == len(CASES)

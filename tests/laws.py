@@ -38,6 +38,7 @@ def check_laws(
     nothing_removed_is_the_original(run, image, mask, original, tolerance)
     removed_pixels_change_nothing(run, image, mask, result)
     rows_are_alone(run, image, mask, result, rounding)
+    places_are_alike(run, image, mask, result)
     batches_broadcast(run, image, mask)
 
 
@@ -58,6 +59,13 @@ def rows_are_alone(run: Run, image: np.ndarray, mask: np.ndarray, result: np.nda
     for i in range(len(mask)):
         alone = run(image[i : i + 1], mask[i : i + 1])[0]
         np.testing.assert_allclose(alone, result[i], rtol=rounding, atol=rounding * (np.std(result) or 1.0))
+
+
+def places_are_alike(run: Run, image: np.ndarray, mask: np.ndarray, result: np.ndarray) -> None:
+    """At one batch size a row gives the same bits wherever it stands and whatever stands beside it."""
+    for shift in (1, len(mask) // 2):
+        moved = run(np.roll(image, shift, axis=0), np.roll(mask, shift, axis=0))
+        np.testing.assert_array_equal(moved, np.roll(result, shift, axis=0))
 
 
 def batches_broadcast(run: Run, image: np.ndarray, mask: np.ndarray) -> None:

@@ -63,8 +63,8 @@ def border_filled(patch: pytest.MonkeyPatch) -> None:
 
 def epsilon(patch: pytest.MonkeyPatch) -> None:
     """Ten times too large: 1e-4 in the neighbour fill, 1e-7 in the global average."""
-    number = Op.number
-    patch.setattr(Op, "number", lambda op, value: number(op, value * 10 if value in (1e-5, 1e-8) else value))
+    number, wrong = Op.number, (1e-5, 1e-8)
+    patch.setattr(Op, "number", lambda op, value: number(op, value * 10 if value in wrong else value))
 
 
 def mask_stride(patch: pytest.MonkeyPatch) -> None:

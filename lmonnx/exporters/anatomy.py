@@ -16,7 +16,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from lmonnx.errors import ModelError
-from lmonnx.exporters.ops.builder import RULE_KEY, SOURCE_KEY
+from lmonnx.exporters.ops.builder import CONTRACT, RULE_KEY, SOURCE_KEY
 from lmonnx.runtime.contract import REMEDY
 
 #: Height and width of a map in pixels, or the one extent that is left of them.
@@ -65,7 +65,7 @@ class Anatomy:
     Attributes:
         parts: every node, in graph order.
         masks: how many different masks there are of each extents: bool expressions of the mask alone that say which
-            pixels are kept; complements, and the rings that are filled, are left out.
+            pixels are kept; complements are left out.
     """
 
     parts: tuple[Part, ...]
@@ -86,16 +86,16 @@ def dissect(graph: ir.Graph) -> Anatomy:
     alone = _depending(graph, mask) - seen
     kept = [extents for value in alone if _is_mask(value) and (extents := extents_of(value)) is not None]
     stages = {extents for extents in kept if math.prod(extents) > 1}
-    added = {node for node in graph if not _is_work(node, made_by[node][0], seen, alone)}
+    added = {node for node in graph if not _is_work(node, *made_by[node], seen, alone)}
     groups: dict[tuple[str, str], list[Extents]] = defaultdict(list)
     for node in graph:
         if node in added:
-            groups[made_by[node]] += [extents for value in _read(node, alone) if (extents := extents_of(value))]
+            sizes = map(extents_of, _read(node, alone))
+            groups[made_by[node]] += [size for size in sizes if size in stages]
     parts = []
     for node in graph:
         if node in added:
             stage = max(groups[made_by[node]], key=math.prod, default=None)
-            stage = stage if stage in stages else None
         else:
             stage = _stage_of(node, seen, stages)
         parts.append(Part(node, made_by[node][0], node in added, stage))
@@ -114,29 +114,32 @@ def _made_by(node: ir.Node) -> tuple[str, str]:
 
 
 def _depending(graph: ir.Graph, start: ir.Value) -> set[ir.Value]:
-    """``start`` and every value that is computed from it."""
+    """``start`` and every value that is computed from it; the mask takes no more than the image's batch."""
     found = {start}
     for node in graph:
+        if node.op_type == "Expand" and _made_by(node)[0] == CONTRACT and node.inputs[0] not in found:
+            continue
         if not found.isdisjoint(value for value in node.inputs if value is not None):
             found.update(node.outputs)
     return found
 
 
 def _is_mask(value: ir.Value) -> bool:
-    """Whether a value that depends on the mask alone says which pixels are kept; a complement or a ring does not."""
+    """Whether a value that depends on the mask alone says which pixels are kept, and no other said so before."""
     node = value.producer()
-    if value.dtype != ir.DataType.BOOL or node is None:
-        return value.dtype == ir.DataType.BOOL
-    made = [] if node.op_type != "And" else [operand.producer() for operand in node.inputs if operand is not None]
-    return node.op_type != "Not" and not any(producer is not None and producer.op_type == "Not" for producer in made)
+    return value.dtype == ir.DataType.BOOL and (node is None or node.op_type not in ("Expand", "Not"))
 
 
-def _is_work(node: ir.Node, rule: str, seen: set[ir.Value], alone: set[ir.Value]) -> bool:
-    """Whether ``node`` does the source's work: on values that have seen the image, with nothing of the mask."""
+def _is_work(node: ir.Node, rule: str, source: str, seen: set[ir.Value], alone: set[ir.Value]) -> bool:
+    """Whether ``node`` does the source's work: on values that have seen the image, with nothing of the mask.
+
+    Rings are filled by convolutions too, which do not have the source's name.
+    """
     if rule == COPY:
         return True
     return (
         node.op_type in WORK.get(rule, (rule,))
+        and (node.op_type != "Conv" or node.name == source)
         and not seen.isdisjoint(node.outputs)
         and not any(True for _ in _read(node, alone))
     )

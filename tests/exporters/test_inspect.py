@@ -143,14 +143,15 @@ def test_costs_by_hand(small: Path) -> None:
     assert first.network == Cost(1, 2 * out * 27, 4 * (image + out))
     assert second.network == Cost(2, out + out, 4 * (2 * out + out + 4))
     assert last.network == Cost(1, 0, 0)
-    # Of each of two rings: cast, box sum, > 0.5, not, and, cast, ⋅ 9, + epsilon, ÷; of the data pool, multiply, add.
-    ring = mask * (1 + 18 + 7) + image * (9 + 1 + 1)
+    # Of each of two rings: cast, ⋅ 9, pool, 9 −, + epsilon, ÷; of the data pool, multiply, add. What the first reaches.
+    ring = mask * (2 + 9 + 3) + image * (9 + 1 + 1)
     seen = kept * (18 + 1)
-    assert inspection.rules["Conv"].operations == 2 * ring + seen
-    assert inspection.rules["contract"] == Cost(1, image, mask + 4 * (image + image))
+    assert inspection.rules["Conv"].operations == 2 * ring + mask + seen
+    # The Where; the mask expanded to the batch, whose shape is int64: read and written as one number, then four, twice.
+    assert inspection.rules["contract"] == Cost(4, image, mask + 4 * (image + image) + 2 * mask + 8 * (1 + 4 + 4))
     assert inspection.rules["GlobalAveragePool"].operations == kept + out + kept + 1 + 4
-    # The input; grown by one and two rings; what the stride keeps.
-    assert [stage.masks for stage in inspection.stages] == [3, 1, 0]
+    # The input; grown by one ring; what the stride keeps.
+    assert [stage.masks for stage in inspection.stages] == [2, 1, 0]
     assert inspection.weights == 4 * (4 * 27) + 8 * 2  # the shape of the Flatten is int64
     _sums_agree(inspection)
 
@@ -186,8 +187,8 @@ def test_the_report_fits_a_terminal(small: Path) -> None:
         "input mask bool [masks, 1, 32, 32], True = keep; the batch axes broadcast",
         "graph opset 18, ir_version 10",
         "network 4 nodes: 1 Conv, 1 Relu, 1 ReduceMean, 1 Flatten; 448 bytes of weights",
-        "32×32 3 1 27 48.6 k 128.2 k +263.7% 15.9 kB 326.6 kB +2056%",
-        "contract 1 3.1 k +6.1% 25.6 kB +95.9%",
+        "32×32 2 1 25 48.6 k 104.6 k +215.3% 15.9 kB 319.5 kB +2011%",
+        "contract 4 3.1 k +6.1% 27.7 kB +103.8%",
     ):
         assert line in lines
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.dense import recognise_dense
+from lmonnx.exporters.lowering.gates import close_gates
 from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
 from lmonnx.exporters.lowering.reach import note_rings
 from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, RULES, Operand, Refused
@@ -23,7 +24,7 @@ from lmonnx.exporters.lowering.rows import mixed
 from lmonnx.exporters.lowering.rules.joins import JOINS
 from lmonnx.exporters.lowering.undefined import ATTENTION, SUSPECTS, drawing, undefined
 from lmonnx.exporters.lowering.vectors import REMEDY, REMOVED, Vectors
-from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, scalar, sides
+from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, scalar, sides
 from lmonnx.exporters.ops.fill import QUANTISED, QuantisedError, zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.masking import MaskRules
@@ -83,7 +84,10 @@ def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW", all_kept:
         first = _Lowering(source, rules, layout)
         first.run()
         note_rings(source.graph, first.op, first.values)
-    return _Lowering(source, rules, layout).run()
+    last = _Lowering(source, rules, layout)
+    lowered = last.run()
+    close_gates(lowered.model.graph, last.op)
+    return lowered
 
 
 class _Lowering:
@@ -143,7 +147,11 @@ class _Lowering:
             self.refuse(producer, Refused("an output is quantised integers, of which a removed one is not defined"))
 
     def open(self) -> None:
-        """The contract's two inputs; their Where is all that ever reads the image."""
+        """The contract's two inputs; their Where is all that ever reads the image.
+
+        The mask takes the batch that image and mask have together, under one name: onnxruntime keeps its layout in
+        blocks of channels between operands that it can prove to be of one shape.
+        """
         (given,) = self.source.inputs
         assert given.dtype is not None
         shape = sides(given)
@@ -154,6 +162,8 @@ class _Lowering:
         self.graph.inputs.extend([image, mask])
         joined = self.op.Where(mask, image, scalar(0, image))
         joined.shape = ir.Shape(["batch", *nchw[1:]])
+        mask = self.op.Expand(mask, self.op.Concat(self.op.Shape(joined, end=1), ints([1, 1, 1]), axis=0))
+        mask.shape = ir.Shape(["batch", 1, *nchw[2:]])
         x = Masked(joined, mask, (2, 3), zero=True)
         if self.layout == "NHWC":
             data, turned = (self.op.Transpose(v, perm=NCHW_TO_NHWC) for v in (joined, mask))
@@ -294,7 +304,7 @@ class _Lowering:
                 data.shape = ir.Shape(["batch", *extents(output)[1:]])
             self.graph.outputs.append(data)
         joined = self.graph.node(0).outputs[0]
-        if not joined.uses() and joined not in self.graph.outputs:
+        if all(use.node.op_type in EXTENTS for use in joined.uses()) and joined not in self.graph.outputs:
             raise SourceError("no output of the network depends on its image")
         if None in extents(self.graph.inputs[0])[1:]:
             self.forget_names()

@@ -15,6 +15,8 @@ from lmonnx.masking import MaskRules
 
 #: Metadata keys of a node that the lowering made: the rule, and the node of the source it was made for.
 RULE_KEY, SOURCE_KEY = "lmonnx.rule", "lmonnx.source"
+#: The rule of what joins image and mask.
+CONTRACT = "contract"
 
 
 #: The end of a Slice up to the last entry, whatever the extent.
@@ -48,7 +50,7 @@ class Op:
         self._memo: dict[tuple[Any, ...], ir.Value | Sequence[ir.Value]] = {}
         self._taken = set(taken)
         self._counts: dict[str, int] = {}
-        self._source, self._rule = "", "contract"
+        self._source, self._rule = "", CONTRACT
 
     @contextmanager
     def made_by(self, rule: str, source: str) -> Iterator[None]:
@@ -78,8 +80,12 @@ class Op:
         """An initializer that holds ``array``; equal arrays are one initializer."""
         key = ("constant", array.dtype.str, array.shape, array.tobytes())
         if key not in self._memo:
-            self._memo[key] = self.initializer(self._fresh("mask/constant"), ir.tensor(array))
+            self._memo[key] = self.own(array)
         return self._memo[key]  # type: ignore[return-value]
+
+    def own(self, array: np.ndarray) -> ir.Value:
+        """An initializer that holds ``array`` and is shared with nobody, nor is what is computed from it."""
+        return self.initializer(self._fresh("mask/constant"), ir.tensor(array))
 
     def number(self, value: float) -> np.ndarray:
         """``value`` in the dtype of the mask arithmetic, rank 0."""

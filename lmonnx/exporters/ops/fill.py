@@ -7,11 +7,16 @@ import onnx_ir as ir
 
 from lmonnx.exporters.ops.builder import Op, scalar
 from lmonnx.exporters.ops.masked import Masked
-from lmonnx.exporters.ops.masks import as_float, counted, covers
+from lmonnx.exporters.ops.masks import as_float, box3, channels_of, grown, in_blocks, nines, spread
 from lmonnx.masking import Window
 
-BOX3 = Window(kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=((1, 1), (1, 1)))
+#: ``meta`` of a product with a mask: that mask, bool [N, 1, H, W].
+GATE = "gate"
 
+#: Factors of :func:`_scaled`, powers of two. Their product is far beyond what float32 tells apart, and 1 over it far
+#: from where its numbers lose digits.
+KEPT, REMOVED = 2.0**40, 2.0**56
+SCALABLE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 #: The types of quantised values: their 0 is not the number 0.
 QUANTISED = {getattr(ir.DataType, name) for name in ("INT4", "UINT4", "INT8", "UINT8", "INT16", "UINT16")}
@@ -35,7 +40,10 @@ def zeroed(op: Op, x: Masked) -> ir.Value:
     if x.data.dtype == ir.DataType.BOOL:
         return op.And(x.data, x.mask)
     if x.finite:
-        return op.Mul(x.data, as_float(op, x.mask, x.data.dtype))
+        kept = as_float(op, x.mask, x.data.dtype)
+        product = op.Mul(x.data, spread(op, kept, x.data))
+        product.meta[GATE] = x.mask
+        return product
     return op.Where(x.mask, x.data, scalar(0, x.data))
 
 
@@ -55,21 +63,41 @@ def neighbour_pad(op: Op, x: Masked, window: Window, count: int | None = None) -
     ``count`` is the number of rings if fewer will do than a window can read that has seen a kept pixel.
 
     ``x.data`` is [N, C, H, W]. One ring, with box3 the 3×3 sum of stride 1 over zero padding (Balasubramanian
-    & Feizi, ICCV 2023): x + r ⊙ box3(x), where r = (1 − m) / (box3(m) + 1e-5) where box3(m) > 0, else 0.
-    box3 of the data is nine times an AveragePool; the nine goes into r, which depends on the mask alone.
+    & Feizi, ICCV 2023): x + r ⊙ box3(x), where r = (1 − m) / (box3(m) + 1e-5). What has no filled neighbour
+    stays 0, because there box3(x) is 0.
     """
     count = rings(window) if count is None else min(count, rings(window))
     if count == 0:
         return x.data
     data, mask = zeroed(op, x), x.mask
-    for _ in range(count):
-        near, reached = counted(op, mask, BOX3), covers(op, mask, BOX3)
-        ring = as_float(op, op.And(reached, op.Not(mask)))
-        share = op.Div(op.Mul(ring, op.number(9.0)), op.Add(near, op.number(1e-5)))
-        mean = op.AveragePool(data, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
-        data = op.Add(data, op.Mul(op.cast_like(share, data), mean))
-        mask = reached
+    ring = _scaled if data.dtype in SCALABLE and in_blocks(data, mask) else _added
+    for i in range(count):
+        mask = grown(op, mask) if i else mask
+        data = ring(op, data, mask, op.Add(box3(op, mask), op.number(1e-5)))
     return data
+
+
+def _added(op: Op, data: ir.Value, mask: ir.Value, near: ir.Value) -> ir.Value:
+    """One ring as its formula has it, ``near`` being box3(m) + 1e-5; the data's box3 is nine times a mean."""
+    mean = op.AveragePool(data, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
+    share = op.Div(op.Sub(op.number(9), nines(op, mask)), near)
+    return op.Add(data, op.Mul(mean, op.cast_like(share, data)))
+
+
+def _scaled(op: Op, data: ir.Value, mask: ir.Value, near: ir.Value) -> ir.Value:
+    """One ring without a sum: w ⊙ (KEPT · x − the sum of its neighbours / REMOVED), by a depthwise convolution.
+
+    w is 1 / KEPT where kept, which gives x, less the neighbours' sum over KEPT · REMOVED, 1e-29 of it; it is
+    −REMOVED / (box3(m) + 1e-5) where removed, where x is 0. So maps are read or written five times, not eight.
+    """
+    assert data.dtype is not None
+    kernel = np.full((channels_of(data), 1, 3, 3), -1 / REMOVED, data.dtype.numpy())
+    kernel[:, :, 1, 1] = KEPT
+    around = op.Conv(
+        data, kernel, kernel_shape=[3, 3], strides=[1, 1], dilations=[1, 1], pads=[1, 1, 1, 1], group=len(kernel)
+    )
+    weights = op.Where(mask, op.number(1 / KEPT), op.Div(op.number(-REMOVED), near))
+    return op.Mul(around, spread(op, op.cast_like(weights, data), data))
 
 
 def lowest(dtype: ir.DataType) -> float:

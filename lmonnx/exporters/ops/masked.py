@@ -36,7 +36,7 @@ class Masked:
     Attributes:
         data: any rank; the batch is axis 0.
         mask: bool, same rank as ``data``, True = kept; extent 1 on channels, and on space
-            the extents of ``data``. Its batch is 1, or that of the mask input.
+            the extents of ``data``. Its batch is 1, or that of image and mask together.
         axes: which axes of ``data`` are space, ascending; a Transpose may have turned rows and columns.
         border: a pending constant Pad; ``data`` and ``mask`` are without it.
         zero: ``data`` is 0 at every removed position.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints
+from lmonnx.exporters.ops.builder import LAST, Op, UnknownShapeError, extents, ints, sides
 from lmonnx.masking import Window
 
 
@@ -84,12 +84,81 @@ def covers(op: Op, mask: ir.Value, window: Window) -> ir.Value:
     """The mask after a window: kept where it covers a kept pixel, or no pixel. [N, 1, H, W] -> [N, 1, H', W']."""
     if {*window.kernel, *window.strides} == {1} and not any(map(any, window.pads)):
         return mask
-    grown = op.Greater(counted(op, mask, window), op.number(0.5))
+    kept = _sampled(op, mask, window) or op.Greater(counted(op, mask, window), op.number(0.5))
     beside = blind(window, extents(mask)[2:])
     if beside is not None:
-        return op.Or(grown, beside)
-    grown.meta["covers"] = (mask, window)
-    return grown
+        return op.Or(kept, beside)
+    kept.meta["covers"] = (mask, window)
+    return kept
+
+
+def _sampled(op: Op, mask: ir.Value, window: Window) -> ir.Value | None:
+    """:func:`covers` of a k×k window around its position: the mask grown by (k − 1) / 2 rings, which a fill has too.
+
+    None if the window is another one.
+    """
+    (kernel, *_), (stride, *_) = window.kernel, window.strides
+    radius = kernel // 2
+    if window != Window((2 * radius + 1,) * 2, (stride,) * 2, (1, 1), ((radius, radius),) * 2):
+        return None
+    for _ in range(radius):
+        mask = grown(op, mask)
+    return mask if stride == 1 else op.Slice(mask, ints([0, 0]), ints([LAST] * 2), ints([2, 3]), ints([stride] * 2))
+
+
+def grown(op: Op, mask: ir.Value) -> ir.Value:
+    """A mask and the ring around it: what is or touches a kept pixel."""
+    return op.Greater(box3(op, mask), op.number(0.5))
+
+
+def box3(op: Op, mask: ir.Value) -> ir.Value:
+    """How many kept pixels each 3×3 window of stride 1 sees, [N, 1, H, W] in ``op.wide``.
+
+    The mean of nines, which is exact: nine times a mean of ones is not.
+    """
+    return op.AveragePool(nines(op, mask), kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
+
+
+def nines(op: Op, mask: ir.Value) -> ir.Value:
+    """9 where kept and 0 where removed, in ``op.wide``."""
+    return op.Mul(as_float(op, mask), op.number(9))
+
+
+#: Channels that onnxruntime's kernels hold together, at the least.
+BLOCK = 8
+
+
+def in_blocks(data: ir.Value, mask: ir.Value) -> bool:
+    """Whether ``data`` is [N, C, H, W] with a multiple of :data:`BLOCK` channels, under a mask [N, 1, H, W].
+
+    Such data onnxruntime keeps in blocks of channels from one convolution to the next.
+    """
+    if data.shape is None or mask.shape is None or mask.shape.rank() != 4 or sides(mask)[2:] != sides(data)[2:]:
+        return False
+    channels = extents(data)[1]
+    return channels is not None and channels % BLOCK == 0
+
+
+def channels_of(data: ir.Value) -> int:
+    """The channels of ``data`` [N, C, …], which are known."""
+    channels = extents(data)[1]
+    assert channels is not None
+    return channels
+
+
+def spread(op: Op, mask: ir.Value, data: ir.Value, factors: ir.Value | None = None) -> ir.Value:
+    """A float mask for every channel of ``data``, so that their product is of one shape and stays in blocks.
+
+    By a convolution with ones, which is exact, or with ``factors`` [C, 1, 1, 1] of the channels. Data that is not in
+    blocks is left to broadcasting.
+    """
+    if not in_blocks(data, mask):
+        return mask
+    assert mask.dtype is not None
+    ones = np.ones((channels_of(data), 1, 1, 1), mask.dtype.numpy())
+    return op.Conv(
+        mask, ones if factors is None else factors, kernel_shape=[1, 1], strides=[1, 1], dilations=[1, 1], pads=[0] * 4
+    )
 
 
 def blind(window: Window, space: Sequence[int | None]) -> np.ndarray | None:

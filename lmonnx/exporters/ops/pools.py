@@ -12,7 +12,7 @@ import onnx_ir as ir
 from lmonnx.exporters.ops.builder import Op, UnknownShapeError, extents, ints, scalar
 from lmonnx.exporters.ops.fill import lowest, replaced, zeroed
 from lmonnx.exporters.ops.masked import Border, Masked
-from lmonnx.exporters.ops.masks import as_float, blind, covers
+from lmonnx.exporters.ops.masks import as_float, blind, covers, spread
 from lmonnx.exporters.ops.totals import total
 from lmonnx.masking import Window
 
@@ -87,7 +87,7 @@ def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
         beside = blind(joint(window, x.border), extents(x.data)[2:])
         seen = mask if beside is None else op.And(mask, ~beside)
         share = op.Div(some, op.Where(seen, kept, op.number(1)))
-        pooled = op.Mul(pooled, op.cast_like(share, pooled))
+        pooled = op.Mul(pooled, spread(op, op.cast_like(share, pooled), pooled))
     return Masked(pooled, mask, x.axes, zero=True, nonnegative=x.nonnegative)
 
 

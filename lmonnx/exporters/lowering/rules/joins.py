@@ -52,9 +52,8 @@ JOINS: dict[str, _Join] = {
 
 
 def _join(facts: _Join) -> Callable[..., Masked]:
-    zero, nonnegative, finite = facts
-
     def apply(op: Op, node: ir.Node, *operands: Operand) -> Masked:
+        zero, nonnegative, finite = JOINS["Mul"] if _divides_by_numbers(node, operands) else facts
         masked = [unpadded(x) for x in operands if isinstance(x, Masked)]
         axes = _common_axes(node, masked)
         data = op.call(node.op_type, *map(_data, operands), **attributes(node))
@@ -77,6 +76,14 @@ def _join(facts: _Join) -> Callable[..., Masked]:
 
 for _operator, _facts in JOINS.items():
     rule(_operator)(_join(_facts))
+
+
+def _divides_by_numbers(node: ir.Node, operands: Sequence[Operand]) -> bool:
+    """Whether it is a Div by constants other than 0, which is a product with others."""
+    if node.op_type != "Div" or isinstance(operands[1], Masked) or operands[1] is None:
+        return False
+    divisor = operands[1].const_value
+    return divisor is not None and bool(divisor.numpy().all())
 
 
 def _data(operand: Operand) -> ir.Value | None:
