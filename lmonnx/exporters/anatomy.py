@@ -22,12 +22,12 @@ from lmonnx.runtime.contract import REMEDY
 #: Height and width of a map in pixels, or the one extent that is left of them.
 Extents: TypeAlias = tuple[int, ...]
 
-_STATISTICS = ("Add", "Div", "Mul", "ReduceSum", "Reshape", "Sqrt", "Sub", "Unsqueeze")
+_STATISTICS = ("Add", "AveragePool", "Div", "Mul", "ReduceSum", "Reshape", "Sqrt", "Sub", "Unsqueeze")
 #: Rule -> the operators that do the work of the source's operator, where that is not the rule's own name.
 WORK: dict[str, tuple[str, ...]] = {
     "AveragePool": ("AveragePool", "Pad", "ReduceMean"),
     "Conv": ("Conv", "Pad"),
-    "GlobalAveragePool": ("ReduceMean",),
+    "GlobalAveragePool": ("AveragePool", "ReduceMean"),
     "GlobalMaxPool": ("ReduceMax",),
     "GroupNormalization": _STATISTICS,
     "InstanceNormalization": _STATISTICS,
@@ -35,6 +35,7 @@ WORK: dict[str, tuple[str, ...]] = {
     "MaxPool": ("MaxPool", "Pad", "ReduceMax"),
     "Pad": ("Concat", "Pad", "Slice"),
     "MeanVarianceNormalization": ("MeanVarianceNormalization", *_STATISTICS),
+    "ReduceMean": ("AveragePool", "ReduceMean"),
     "SpaceToDepth": ("Reshape", "SpaceToDepth", "Transpose"),
 }
 #: The rule of nodes that no mask reaches.

@@ -13,10 +13,9 @@ from lmonnx.masking import Window
 #: ``meta`` of a product with a mask: that mask, bool [N, 1, H, W].
 GATE = "gate"
 
-#: Factors of :func:`_scaled`, powers of two. Their product is far beyond what float32 tells apart, and 1 over it far
-#: from where its numbers lose digits.
-KEPT, REMOVED = 2.0**40, 2.0**56
-SCALABLE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+#: The factor of :func:`_scaled`, a power of two, by type: 1 over it is less than the type tells apart, and the fourth power
+#: of that, which four rings make of a zero that is kept, is no denormal number, with which processors are slow.
+KEPT = {ir.DataType.FLOAT: 2.0**30, ir.DataType.DOUBLE: 2.0**60}
 
 #: The types of quantised values: their 0 is not the number 0.
 QUANTISED = {getattr(ir.DataType, name) for name in ("INT4", "UINT4", "INT8", "UINT8", "INT16", "UINT16")}
@@ -27,10 +26,11 @@ class QuantisedError(ValueError):
     """A removed pixel would have to be 0 among quantised integers; its arguments are the reason and the remedy."""
 
 
-def zeroed(op: Op, x: Masked) -> ir.Value:
+def zeroed(op: Op, x: Masked, blocked: bool = True) -> ir.Value:
     """``x.data`` with 0 at removed positions.
 
     By a product where the value is proven finite, which backends fuse; by Where otherwise, since NaN · 0 = NaN.
+    ``blocked`` says that what reads it keeps blocks of channels, as windows do and reductions do not.
     """
     assert x.data.dtype is not None
     if x.data.dtype in QUANTISED:
@@ -41,7 +41,7 @@ def zeroed(op: Op, x: Masked) -> ir.Value:
         return op.And(x.data, x.mask)
     if x.finite:
         kept = as_float(op, x.mask, x.data.dtype)
-        product = op.Mul(x.data, spread(op, kept, x.data))
+        product = op.Mul(x.data, spread(op, kept, x.data) if blocked else kept)
         product.meta[GATE] = x.mask
         return product
     return op.Where(x.mask, x.data, scalar(0, x.data))
@@ -70,7 +70,7 @@ def neighbour_pad(op: Op, x: Masked, window: Window, count: int | None = None) -
     if count == 0:
         return x.data
     data, mask = zeroed(op, x), x.mask
-    ring = _scaled if data.dtype in SCALABLE and in_blocks(data, mask) else _added
+    ring = _scaled if data.dtype in KEPT and in_blocks(data, mask) else _added
     for i in range(count):
         mask = grown(op, mask) if i else mask
         data = ring(op, data, mask, op.Add(box3(op, mask), op.number(1e-5)))
@@ -85,18 +85,19 @@ def _added(op: Op, data: ir.Value, mask: ir.Value, near: ir.Value) -> ir.Value:
 
 
 def _scaled(op: Op, data: ir.Value, mask: ir.Value, near: ir.Value) -> ir.Value:
-    """One ring without a sum: w ⊙ (KEPT · x − the sum of its neighbours / REMOVED), by a depthwise convolution.
+    """One ring without a sum: w ⊙ (KEPT · x − the sum of its neighbours), by a depthwise convolution.
 
-    w is 1 / KEPT where kept, which gives x, less the neighbours' sum over KEPT · REMOVED, 1e-29 of it; it is
-    −REMOVED / (box3(m) + 1e-5) where removed, where x is 0. So maps are read or written five times, not eight.
+    w is 1 / KEPT where kept, which gives x, but for 1e-9 of its neighbours; it is −1 / (box3(m) + 1e-5) where removed,
+    where x is 0. So maps are read or written five times, not eight.
     """
     assert data.dtype is not None
-    kernel = np.full((channels_of(data), 1, 3, 3), -1 / REMOVED, data.dtype.numpy())
-    kernel[:, :, 1, 1] = KEPT
+    factor = KEPT[data.dtype]
+    kernel = np.full((channels_of(data), 1, 3, 3), -1, data.dtype.numpy())
+    kernel[:, :, 1, 1] = factor
     around = op.Conv(
         data, kernel, kernel_shape=[3, 3], strides=[1, 1], dilations=[1, 1], pads=[1, 1, 1, 1], group=len(kernel)
     )
-    weights = op.Where(mask, op.number(1 / KEPT), op.Div(op.number(-REMOVED), near))
+    weights = op.Where(mask, op.number(1 / factor), op.Div(op.number(-1), near))
     return op.Mul(around, spread(op, op.cast_like(weights, data), data))
 
 

@@ -107,7 +107,7 @@ def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
 
 def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int], keepdims: int) -> ir.Value:
     """Rule "valid": mean(x⊙m) / (mean(m) + 1e-8) over ``axes``, of which ``spatial`` are space; "area": mean(x⊙m)."""
-    mean = total(op, "ReduceMean", zeroed(op, x), axes, keepdims)
+    mean = total(op, "ReduceMean", zeroed(op, x, blocked=False), axes, keepdims)
     if op.rules.average == "area":
         return mean
     kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)

@@ -12,6 +12,7 @@ from lmonnx.exporters.ops.fill import zeroed
 from lmonnx.exporters.ops.masked import Masked
 from lmonnx.exporters.ops.masks import kept_if
 from lmonnx.exporters.ops.pools import any_kept, extreme_over_kept, mean_over_kept
+from lmonnx.exporters.ops.totals import total
 
 #: The reductions that add up: over kept positions they are the op on the zeroed map, and not rescaled.
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
@@ -62,9 +63,10 @@ def _over_kept(
 ) -> ir.Value:
     if operator == "ReduceMean":
         return mean_over_kept(op, x, over, spatial, keepdims)
+    if operator == "ReduceSum":
+        return total(op, operator, zeroed(op, x, blocked=False), over, keepdims)
     if operator in SUMS:
-        total: ir.Value = op.call(operator, zeroed(op, x), ints(over), keepdims=keepdims)
-        return total
+        return op.call(operator, zeroed(op, x, blocked=False), ints(over), keepdims=keepdims)  # type: ignore[no-any-return]
     return extreme_over_kept(op, x, operator, over, spatial, keepdims)
 
 

@@ -11,7 +11,7 @@ from lmonnx.exporters.lowering.registry import Operand, Refused, attributes, con
 from lmonnx.exporters.lowering.rules.parts import cropped
 from lmonnx.exporters.ops.builder import LAST, Op, extents, ints, scalar
 from lmonnx.exporters.ops.fill import neighbour_pad, rings
-from lmonnx.exporters.ops.masked import Border, Masked
+from lmonnx.exporters.ops.masked import POINTWISE_OF, Border, Masked
 from lmonnx.exporters.ops.masks import as_float, covers, kept_if
 from lmonnx.exporters.ops.pools import (
     around,
@@ -74,7 +74,10 @@ def conv(op: Op, node: ir.Node, x: Masked, weight: ir.Value, *bias: Operand) -> 
     else:
         data = bordered(op, data, x.border, window.kernel)
     mask = covers(op, x.mask, joint(window, x.border))
-    return Masked(op.Conv(data, weight, *bias, **settings), mask, x.axes, finite=x.finite or count > 0)
+    result = op.Conv(data, weight, *bias, **settings)
+    if mask is x.mask and rings(window) == 0 and x.border is None:
+        result.meta[POINTWISE_OF] = x
+    return Masked(result, mask, x.axes, finite=x.finite or count > 0)
 
 
 @rule("MaxPool", "AveragePool")
