@@ -8,6 +8,9 @@ from tests.graphs import Run
 
 #: What a removed pixel may hold.
 RUBBISH = (np.nan, np.inf, -np.inf, 1e30, -7.0)
+#: Operators of which onnxruntime computes the last few numbers of a tensor by another function than the others: these may
+#: differ in their last bit from what they were elsewhere (seen in 1.31).
+ENDS = {"Acos", "Asin", "Atan", "Cos", "Log", "Mish", "Sin", "Softplus"}
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
@@ -20,7 +23,14 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> 
 
 
 def check_laws(
-    run: Run, image: np.ndarray, mask: np.ndarray, *, original: np.ndarray, tolerance: float, rounding: float
+    run: Run,
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    original: np.ndarray,
+    tolerance: float,
+    rounding: float,
+    bits: bool = True,
 ) -> None:
     """Checks every law on pairs of ``image`` [n, C, H, W] and ``mask`` [n, 1, H, W]; row 0 of ``mask`` is all True.
 
@@ -31,6 +41,7 @@ def check_laws(
         original: what the original network gives for ``image``, compared within ``tolerance``.
         tolerance: in standard deviations of ``original``.
         rounding: by how much a row alone may differ, in standard deviations of the result.
+        bits: whether the graph is without :data:`ENDS`, so that a row is the same bits at any place of a batch.
     """
     result = run(image, mask)
     assert np.isfinite(result).all(), "an output is not finite"
@@ -38,7 +49,7 @@ def check_laws(
     nothing_removed_is_the_original(run, image, mask, original, tolerance)
     removed_pixels_change_nothing(run, image, mask, result)
     rows_are_alone(run, image, mask, result, rounding)
-    places_are_alike(run, image, mask, result)
+    places_are_alike(run, image, mask, result, 0.0 if bits else rounding)
     batches_broadcast(run, image, mask)
 
 
@@ -61,11 +72,12 @@ def rows_are_alone(run: Run, image: np.ndarray, mask: np.ndarray, result: np.nda
         np.testing.assert_allclose(alone, result[i], rtol=rounding, atol=rounding * (np.std(result) or 1.0))
 
 
-def places_are_alike(run: Run, image: np.ndarray, mask: np.ndarray, result: np.ndarray) -> None:
+def places_are_alike(run: Run, image: np.ndarray, mask: np.ndarray, result: np.ndarray, rounding: float) -> None:
     """At one batch size a row gives the same bits wherever it stands and whatever stands beside it."""
     for shift in (1, len(mask) // 2):
         moved = run(np.roll(image, shift, axis=0), np.roll(mask, shift, axis=0))
-        np.testing.assert_array_equal(moved, np.roll(result, shift, axis=0))
+        allowed = rounding * (np.std(result) or 1.0)
+        np.testing.assert_allclose(moved, np.roll(result, shift, axis=0), rtol=rounding, atol=allowed)
 
 
 def batches_broadcast(run: Run, image: np.ndarray, mask: np.ndarray) -> None:

@@ -29,13 +29,13 @@ def depthwise(of: str, kernel: int = 3, **attributes: Any) -> Step:
     return step("Conv", of, w(8, 1, kernel, kernel), w(8), group=8, pads=[kernel // 2] * 4, **attributes)
 
 
-#: An activation by the operators that it is made of, the first reading the widened map, and whether zeros are made
-#: before it.
-ACTIVATIONS: dict[str, tuple[tuple[Step, ...], bool]] = {
-    "Relu": ((step("Relu", "0"),), True),
-    "Relu6": ((step("Clip", "0", np.array(0.0), np.array(6.0)),), True),
-    "HardSwish": ((step("HardSwish", "0"),), True),
-    "HardSwish in parts": ((step("HardSigmoid", "0", alpha=1 / 6), step("Mul", "0", "1")), True),
+#: An activation by the operators that it is made of, the first reading the widened map, and what zeros are made by
+#: before it: a penalty where removed, the bias where kept, or nothing.
+ACTIVATIONS: dict[str, tuple[tuple[Step, ...], str | None]] = {
+    "Relu": ((step("Relu", "0"),), "penalty"),
+    "Relu6": ((step("Clip", "0", np.array(0.0), np.array(6.0)),), "penalty"),
+    "HardSwish": ((step("HardSwish", "0"),), "penalty"),
+    "HardSwish in parts": ((step("HardSigmoid", "0", alpha=1 / 6), step("Mul", "0", "1")), "penalty"),
     "HardSwish in more parts": (
         (
             step("Add", "0", np.array(3.0)),
@@ -43,16 +43,29 @@ ACTIVATIONS: dict[str, tuple[tuple[Step, ...], bool]] = {
             step("Mul", "0", "2"),
             step("Div", "3", np.array(6.0)),
         ),
-        True,
+        "penalty",
     ),
-    "Relu behind factors": ((step("Mul", "0", np.abs(w(8, 1, 1)) + 0.5), step("Relu", "1")), True),
-    "Relu behind factors of both signs": ((step("Mul", "0", w(8, 1, 1)), step("Relu", "1")), True),
-    "Relu, and a factor behind": ((step("Relu", "0"), step("Mul", "1", w(8, 1, 1))), True),
-    "Relu, shifted": ((step("Relu", "0"), step("Add", "1", np.array(0.5))), False),
-    "Clip to both sides": ((step("Clip", "0", np.array(-1.0), np.array(1.0)),), False),
-    "LeakyRelu": ((step("LeakyRelu", "0", alpha=0.1),), False),
-    "Sigmoid": ((step("Sigmoid", "0"), step("Mul", "0", "1")), False),
-    "Abs": ((step("Abs", "0"),), False),
+    "Relu behind factors": ((step("Mul", "0", np.abs(w(8, 1, 1)) + 0.5), step("Relu", "1")), "penalty"),
+    "Relu behind factors of both signs": ((step("Mul", "0", w(8, 1, 1)), step("Relu", "1")), "penalty"),
+    "Relu, and a factor behind": ((step("Relu", "0"), step("Mul", "1", w(8, 1, 1))), "penalty"),
+    "Relu, shifted": ((step("Relu", "0"), step("Add", "1", np.array(0.5))), None),
+    "Clip to both sides": ((step("Clip", "0", np.array(-1.0), np.array(1.0)),), "bias"),
+    "Clip away from zero": ((step("Clip", "0", np.array(-2.0), np.array(-1.0)),), None),
+    "LeakyRelu": ((step("LeakyRelu", "0", alpha=0.1),), "bias"),
+    "Sigmoid": ((step("Sigmoid", "0"),), None),
+    "SiLU": ((step("Sigmoid", "0"), step("Mul", "0", "1")), "bias"),
+    "GELU": (
+        (
+            step("Div", "0", np.array(2**0.5)),
+            step("Erf", "1"),
+            step("Add", "2", np.array(1.0)),
+            step("Mul", "0", "3"),
+            step("Mul", "4", np.array(0.5)),
+        ),
+        "bias",
+    ),
+    "Abs": ((step("Abs", "0"),), "bias"),
+    "Cos": ((step("Cos", "0"),), None),
 }
 
 

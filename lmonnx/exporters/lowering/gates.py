@@ -3,8 +3,8 @@
 A product with the mask reads and writes the map once more. Where the map is f(c), c the result of a convolution, what
 makes f(c) zero can be added to c, and onnxruntime adds it while the convolution writes c, and applies f there too:
 
-- If f is 0 for very negative numbers, as Relu and HardSwish are, p, which is 0 where kept and very negative where removed.
-- If f(0) = 0 and the convolution reads single pixels, the bias, where kept, of the convolution of the zeroed map before.
+- p, 0 where kept and very negative where removed, if f is 0 for very negative numbers, as Relu and HardSwish are;
+- the bias where kept, and 0 where removed, if f(0) = 0 and the convolution reads single pixels, of a zeroed map.
 """
 
 from __future__ import annotations
@@ -171,12 +171,17 @@ def _starts_at_zero(found: Activation) -> bool:
     """Whether f(0) = 0, by what each of its operators makes of zeros and whatever rounding."""
     zero = {found.pre: True}
     for node in reversed(found.nodes):
-        zeros = [zero.get(x, False) for x in node.inputs if x is not None]
-        facts = POINTWISE.get(node.op_type)
-        zero[node.outputs[0]] = (
-            zeros[0] and facts.zero if facts else node.op_type in JOINS and JOINS[node.op_type][0](zeros)
-        )
+        zero[node.outputs[0]] = _gives_zero(node, [zero.get(x, False) for x in node.inputs if x is not None])
     return zero[found.value]
+
+
+def _gives_zero(node: ir.Node, zeros: list[bool]) -> bool:
+    """Whether a result is 0 where the operands are of which ``zeros`` says so."""
+    if node.op_type == "Clip":
+        return zeros[0] and bool(_clip(0.0, *map(known, node.inputs[1:])) == 0)
+    if node.op_type in POINTWISE:
+        return zeros[0] and POINTWISE[node.op_type].zero
+    return node.op_type in JOINS and JOINS[node.op_type][0](zeros)
 
 
 def _by_channel(factors: np.ndarray, data: ir.Value) -> np.ndarray:

@@ -13,8 +13,8 @@ from lmonnx.masking import Window
 #: ``meta`` of a product with a mask: that mask, bool [N, 1, H, W].
 GATE = "gate"
 
-#: The factor of :func:`_scaled`, a power of two, by type: 1 over it is less than the type tells apart, and the fourth power
-#: of that, which four rings make of a zero that is kept, is no denormal number, with which processors are slow.
+#: The factor of :func:`_scaled`, a power of two, by type: 1 over it is less than the type tells apart. The fourth power
+#: of that, which four rings make of a zero that is kept, is not yet a denormal number, with which processors are slow.
 KEPT = {ir.DataType.FLOAT: 2.0**30, ir.DataType.DOUBLE: 2.0**60}
 
 #: The types of quantised values: their 0 is not the number 0.

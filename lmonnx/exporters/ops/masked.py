@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from lmonnx.exporters.ops.builder import UnknownShapeError, extents
 
-
 #: ``meta`` of what a convolution of single pixels computes: what it reads, a :class:`Masked` of the same mask.
 POINTWISE_OF = "pointwise of"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from lmonnx.exporters.ops.builder import Op, extents, ints
+from lmonnx.exporters.ops.builder import Op, extents, ints, scalar
 
 #: Up to so many terms onnxruntime adds up well enough at once. It keeps a few running sums, each of which loses digits
 #: as it grows: its mean of 112×112 numbers about 1 is off by 3e-6, that of 32×32 by 2e-7 (measured, 1.31).
@@ -48,4 +48,4 @@ def _pooled(op: Op, operator: str, data: ir.Value, axes: Sequence[int]) -> ir.Va
     """The sum or mean over some of the axes of space."""
     kernel = [int(extent or 0) if axis in axes else 1 for axis, extent in enumerate(extents(data)) if axis >= 2]
     mean = op.AveragePool(data, kernel_shape=kernel)
-    return mean if operator == "ReduceMean" else op.Mul(mean, op.cast_like(op.number(float(math.prod(kernel))), mean))
+    return mean if operator == "ReduceMean" else op.Mul(mean, scalar(math.prod(kernel), mean))
