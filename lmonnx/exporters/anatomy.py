@@ -22,12 +22,13 @@ from lmonnx.runtime.contract import REMEDY
 #: Height and width of a map in pixels, or the one extent that is left of them.
 Extents: TypeAlias = tuple[int, ...]
 
-_STATISTICS = ("Add", "AveragePool", "Div", "Mul", "ReduceSum", "Reshape", "Sqrt", "Sub", "Unsqueeze")
+_MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+_STATISTICS = ("Add", *_MEANS, "Div", "Mul", "ReduceSum", "Reshape", "Sqrt", "Sub", "Unsqueeze")
 #: Rule -> the operators that do the work of the source's operator, where that is not the rule's own name.
 WORK: dict[str, tuple[str, ...]] = {
-    "AveragePool": ("AveragePool", "Pad", "ReduceMean"),
+    "AveragePool": ("Pad", *_MEANS),
     "Conv": ("Conv", "Pad"),
-    "GlobalAveragePool": ("AveragePool", "ReduceMean"),
+    "GlobalAveragePool": _MEANS,
     "GlobalMaxPool": ("ReduceMax",),
     "GroupNormalization": _STATISTICS,
     "InstanceNormalization": _STATISTICS,
@@ -35,7 +36,7 @@ WORK: dict[str, tuple[str, ...]] = {
     "MaxPool": ("MaxPool", "Pad", "ReduceMax"),
     "Pad": ("Concat", "Pad", "Slice"),
     "MeanVarianceNormalization": ("MeanVarianceNormalization", *_STATISTICS),
-    "ReduceMean": ("AveragePool", "ReduceMean"),
+    "ReduceMean": _MEANS,
     "SpaceToDepth": ("Reshape", "SpaceToDepth", "Transpose"),
 }
 #: The rule of nodes that no mask reaches.

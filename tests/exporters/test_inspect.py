@@ -117,7 +117,12 @@ def test_every_operator_is_found_again(case: Case) -> None:
     if case.name.startswith(TAKEN_APART):
         assert set(found) - {step.operator for step in case.steps} <= set(WORK.get(case.operator, ()))
         return
-    assert found + Counter(LACKING.get(case.name, {})) == _as_written(case)
+    assert _means(found + Counter(LACKING.get(case.name, {}))) == _means(_as_written(case))
+
+
+def _means(operators: Counter[str]) -> Counter[str]:
+    """The same with one name for all means: over rows of odd extents a reduction is a pool."""
+    return Counter("ReduceMean" if name in WORK["ReduceMean"] else name for name in operators.elements())
 
 
 def _as_written(case: Case) -> Counter[str]:

@@ -46,6 +46,8 @@ def _uneven(data: ir.Value, axes: Sequence[int]) -> bool:
 
 def _pooled(op: Op, operator: str, data: ir.Value, axes: Sequence[int]) -> ir.Value:
     """The sum or mean over some of the axes of space."""
-    kernel = [int(extent or 0) if axis in axes else 1 for axis, extent in enumerate(extents(data)) if axis >= 2]
-    mean = op.AveragePool(data, kernel_shape=kernel)
+    space = [int(extent or 0) for extent in extents(data)[2:]]
+    kernel = [extent if axis in axes else 1 for axis, extent in enumerate(space, start=2)]
+    # Of the two, the pool over all space is added up as finely in every opset.
+    mean = op.GlobalAveragePool(data) if kernel == space else op.AveragePool(data, kernel_shape=kernel)
     return mean if operator == "ReduceMean" else op.Mul(mean, scalar(math.prod(kernel), mean))
