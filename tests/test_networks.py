@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,14 @@ TORCHVISION: dict[str, tuple[Callable[[], torch.nn.Module], MaskRules]] = {
     "vgg": (vgg, DEFAULT),
     "wide_resnet": (lambda: resnet(models.resnet.Bottleneck, width_per_group=128), DEFAULT),
 }
+#: What the mask may cost: nodes, operations and bytes that are read and written.
+COSTS = {
+    "convnext": (149, 1_537_193, 3_433_484),
+    "densenet": (167, 2_273_055, 6_143_160),
+    "efficientnet": (166, 9_710_612, 15_363_084),
+    "mobilenet_v3": (191, 4_774_891, 7_575_704),
+    "resnet": (197, 5_024_385, 10_376_466),
+}
 #: Small networks of timm, each with something that no other has: what it is.
 TIMM = {
     "cs3darknet_focus_s": "slices over space",
@@ -139,7 +148,10 @@ TIMM = {
 @pytest.mark.parametrize("family", TORCHVISION)
 def test_torchvision(family: str, tmp_path: Path) -> None:
     build, rules = TORCHVISION[family]
-    check(seeded(build(), seed=3).eval(), SIZES.get(family, SIZE), rules, tmp_path)
+    path = check(seeded(build(), seed=3).eval(), SIZES.get(family, SIZE), rules, tmp_path)
+    if family in COSTS:
+        added = lmonnx.inspect(path).total.added
+        assert all(cost <= most for cost, most in zip(astuple(added), COSTS[family], strict=True)), added
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -148,8 +160,8 @@ def test_timm(name: str, tmp_path: Path) -> None:
     check(seeded(network, seed=3).eval(), SIZE, DEFAULT, tmp_path)
 
 
-def check(module: torch.nn.Module, size: tuple[int, int], rules: MaskRules, folder: Path) -> None:
-    """The proof holds, and so do the laws."""
+def check(module: torch.nn.Module, size: tuple[int, int], rules: MaskRules, folder: Path) -> Path:
+    """The proof holds, and so do the laws; the file."""
     result = lmonnx.export(module, folder / "network.onnx", size=size, rules=rules)
     assert result.verification is not None
     assert result.verification.passed
@@ -160,3 +172,4 @@ def check(module: torch.nn.Module, size: tuple[int, int], rules: MaskRules, fold
     with torch.no_grad():
         original = module(torch.from_numpy(image)).numpy()
     check_laws(lambda a, b: runner.run(a, b)[output], image, mask, original=original, tolerance=1e-3, rounding=1e-5)
+    return result.path
