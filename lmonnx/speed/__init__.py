@@ -20,7 +20,7 @@ from lmonnx.exporters.sources import Network, resolve
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.providers import open_session
 from lmonnx.speed.profile import Profile, grouped, purposes
-from lmonnx.speed.race import race
+from lmonnx.speed.race import WARMUP, race
 from lmonnx.speed.report import Report, Row, machine, versions
 
 __all__ = ["MASKED", "PLAIN", "PYTORCH", "Program", "Report", "Row", "bench"]
@@ -126,9 +126,9 @@ def inputs(batch: int, channels: int, size: tuple[int, int]) -> tuple[Any, Any]:
 def _profile(network: Network, masked: pathlib.Path, threads: int, batch: int) -> Profile:
     image, mask = inputs(batch, network.channels, network.size)
     session = open_session(str(masked), "cpu", threads, trace=str(masked.with_suffix(".trace")))
-    for _ in range(PROFILED):
+    for _ in range(WARMUP + PROFILED):
         session.run(None, {"image": image, "mask": mask})
-    return grouped(pathlib.Path(session.end_profiling()), purposes(masked, network.size), PROFILED)
+    return grouped(pathlib.Path(session.end_profiling()), purposes(masked, network.size), WARMUP, PROFILED)
 
 
 @contextmanager

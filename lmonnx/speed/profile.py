@@ -15,6 +15,8 @@ from lmonnx.exporters.costs import one_row
 
 #: Ends of onnxruntime's names of events, and of the nodes that it brought into its blocked layout.
 _KERNEL, _BLOCKED = "_kernel_time", "_nchwc"
+#: Its name of the event that is a whole run.
+_RUN = "model_run"
 #: What nodes belong to that onnxruntime made itself: reorders of layouts, fusions of several nodes.
 OWN = "onnxruntime"
 
@@ -47,12 +49,17 @@ def purposes(path: pathlib.Path, size: tuple[int, int]) -> dict[str, tuple[str, 
     return found
 
 
-def grouped(trace: pathlib.Path, made: Mapping[str, tuple[str, bool]], runs: int) -> Profile:
-    """What onnxruntime wrote about ``runs`` runs, by operator and by what the nodes are there for."""
+def grouped(trace: pathlib.Path, made: Mapping[str, tuple[str, bool]], warmup: int, runs: int) -> Profile:
+    """What onnxruntime wrote about ``runs`` runs behind ``warmup`` (at least 1) others, by operator and by what the nodes are there for.
+
+    Those allocate memory, and are left out.
+    """
+    events = json.loads(trace.read_text(encoding="utf-8"))
+    ends = sorted(event["ts"] + event["dur"] for event in events if event["name"] == _RUN)
     operators: Counter[tuple[str, bool]] = Counter()
     rules: Counter[str] = Counter()
-    for event in json.loads(trace.read_text(encoding="utf-8")):
-        if event["cat"] != "Node" or not event["name"].endswith(_KERNEL):
+    for event in events:
+        if event["cat"] != "Node" or not event["name"].endswith(_KERNEL) or event["ts"] < ends[warmup - 1]:
             continue
         name, operator = event["name"].removesuffix(_KERNEL).removesuffix(_BLOCKED), event["args"]["op_name"]
         rule, added = made.get(name, (f"{OWN}: {operator}", False))

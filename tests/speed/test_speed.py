@@ -76,15 +76,20 @@ def test_every_millisecond_of_a_profile_has_a_purpose(tmp_path: Path) -> None:
     made = purposes(path, (32, 32))
     node = next(name for name, (rule, added) in made.items() if rule == "Conv" and not added)
     fill = next(name for name, (rule, added) in made.items() if rule == "Conv" and added)
-    events = [
-        {"cat": "Session", "name": "model_run", "dur": 9000, "args": {}},
-        {"cat": "Node", "name": f"{node}_nchwc_kernel_time", "dur": 4000, "args": {"op_name": "Conv"}},
-        {"cat": "Node", "name": f"{fill}_kernel_time", "dur": 2000, "args": {"op_name": "Mul"}},
-        {"cat": "Node", "name": "ReorderOutput_kernel_time", "dur": 1000, "args": {"op_name": "ReorderOutput"}},
-    ]
+    kernels = {
+        f"{node}_nchwc_kernel_time": ("Conv", 4000),
+        f"{fill}_kernel_time": ("Mul", 2000),
+        "ReorderOutput_kernel_time": ("ReorderOutput", 1000),
+    }
+    events = [{"cat": "Session", "name": "session_initialization", "ts": 0, "dur": 500, "args": {}}]
+    for start, slower in ((1000, 5), (40000, 1), (50000, 1)):
+        events.append({"cat": "Session", "name": "model_run", "ts": start, "dur": slower * 7000, "args": {}})
+        for name, (operator, took) in kernels.items():
+            dur = slower * took // 2
+            events.append({"cat": "Node", "name": name, "ts": start, "dur": dur, "args": {"op_name": operator}})
     trace = tmp_path / "trace.json"
     trace.write_text(json.dumps(events), encoding="utf-8")
-    found = grouped(trace, made, runs=2)
+    found = grouped(trace, made, warmup=1, runs=2)
     assert found.rules == {"network": 2.0, "mask: Conv": 1.0, "onnxruntime: ReorderOutput": 0.5}
     assert found.operators == {("Conv", False): 2.0, ("Mul", True): 1.0, ("ReorderOutput", False): 0.5}
 
