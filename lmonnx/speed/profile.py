@@ -50,9 +50,9 @@ def purposes(path: pathlib.Path, size: tuple[int, int]) -> dict[str, tuple[str, 
 
 
 def grouped(trace: pathlib.Path, made: Mapping[str, tuple[str, bool]], warmup: int, runs: int) -> Profile:
-    """What onnxruntime wrote about ``runs`` runs behind ``warmup`` (at least 1) others, by operator and by what the nodes are there for.
+    """What onnxruntime wrote about ``runs`` runs, by operator and by what the nodes are there for.
 
-    Those allocate memory, and are left out.
+    ``warmup`` runs before them, 1 or more, are left out: they allocate memory.
     """
     events = json.loads(trace.read_text(encoding="utf-8"))
     ends = sorted(event["ts"] + event["dur"] for event in events if event["name"] == _RUN)
