@@ -8,8 +8,8 @@ from tests.graphs import Run
 
 #: What a removed pixel may hold.
 RUBBISH = (np.nan, np.inf, -np.inf, 1e30, -7.0)
-#: Operators of which onnxruntime computes the last few numbers of a tensor by another function than the others: these
-#: may differ in their last bit from what they were elsewhere (seen in 1.31).
+#: Operators of which onnxruntime computes the last few numbers of a tensor, or of a thread's share of it, by another
+#: function than the others: these may differ in their last bit from what they were elsewhere (seen in 1.31).
 ENDS = {"Acos", "Asin", "Atan", "Cos", "Log", "Mish", "Sin", "Softplus"}
 
 
