@@ -34,9 +34,10 @@ fuzz: .venv/ready
 zoo: .venv/ready
 	$(BIN)/python -m zoo
 
-# What a mask costs on five networks, against the plain graph and the authors' algorithm; wants a machine to itself.
+# What a mask costs on five networks, against the plain graph and the authors' algorithm, and where that time goes;
+# wants a machine to itself for a quarter of an hour.
 bench: .venv/ready
-	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed --profile
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,7 @@
 """What a mask costs on five networks, against the plain graph and the authors' algorithm: RESULTS.md's figures.
 
     python -m benchmarks.speed [NETWORK...] [--batch 8,32] [--rounds 15] [--threads 2] [--json FILE] [--profile]
+                              [--compile] [--opset N]
 
 Networks are torchvision's, with random weights; they are timed as :func:`lmonnx.bench` says. Beside the plain graph,
 the masked graph and PyTorch stands layer masking as its authors run it (:mod:`benchmarks.authors`), as it is and
