@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lmonnx.errors import SourceError
-from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, attributes, constant_for
+from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, attributes, constant_for, known
 from lmonnx.exporters.ops.builder import extents, sides
 
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
@@ -91,11 +91,42 @@ def _evaluation_mode(node: ir.Node) -> None:
         raise SourceError(f"{node.op_type} {node.name!r} is in training mode; write the model in evaluation mode")
 
 
+def _half_last(node: ir.Node) -> None:
+    """Of a GELU, x · (½ · (1 + erf(…))) becomes (x · (1 + erf(…))) · ½, the same to the last bit.
+
+    In that order onnxruntime computes all of it, and the bias before it, as one operator.
+    """
+    shifted = _only_reader(node, "Add")
+    halved = shifted and _only_reader(shifted, "Mul")
+    product = halved and _only_reader(halved, "Mul")
+    if not shifted or not halved or not product:
+        return
+    inner, outer = halved.outputs[0], product.outputs[0]
+    half = next((value for value in halved.inputs if value is not shifted.outputs[0]), None)
+    x = next((value for value in product.inputs if value is not inner), None)
+    number = known(half)
+    if number is not None and number.shape == () and number == 0.5 and x is not None:
+        for node, operands in ((halved, (shifted.outputs[0], x)), (product, (inner, half))):
+            for i, operand in enumerate(operands):
+                node.replace_input_with(i, operand)
+        inner.shape = outer.shape
+
+
+def _only_reader(node: ir.Node, operator: str) -> ir.Node | None:
+    """The node that alone reads what ``node`` gives, if it is an ``operator``."""
+    (value,) = node.outputs
+    readers = [use.node for use in value.uses()]
+    if len(readers) != 1 or value.is_graph_output() or readers[0].domain or readers[0].op_type != operator:
+        return None
+    return readers[0]
+
+
 #: operator -> what makes its canonical form, in place.
 CANONICAL: dict[str, Callable[[ir.Node], None]] = {
     **dict.fromkeys(WINDOWED, _explicit_window),
     "BatchNormalization": _evaluation_mode,
     "Clip": _scalar_bounds,
+    "Erf": _half_last,
     "Squeeze": _explicit_squeeze,
 }
 
