@@ -45,7 +45,7 @@ _HOMES = {
 }
 
 #: Packages of the base installation, by the name they are imported under.
-_BASE = {"PIL", "click", "numpy", "onnxruntime", "scipy", "skimage", "sklearn"}
+_BASE = {"PIL", "click", "joblib", "numpy", "onnxruntime", "psutil", "rich", "scipy", "skimage", "sklearn"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ def load(path: str | os.PathLike[str], *, provider: Provider = "auto", threads: 
     Args:
         path: a file that ``lmonnx export`` wrote.
         provider: ``"auto"`` takes CUDA if it works and the CPU otherwise; ``"cpu"`` and ``"cuda"`` take that.
-        threads: threads within an operator; ``None`` leaves the number to onnxruntime.
+        threads: threads within an operator; ``None`` takes as many as this process has processors.
 
     Raises:
         ModelError: if there is no such file, it is not an ONNX file, or not a graph exported by lmonnx.

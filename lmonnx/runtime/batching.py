@@ -60,8 +60,7 @@ def batches(chunks: Iterable[Feeds], size: int) -> Iterator[tuple[Feeds, int]]:
         size: rows in a batch.
 
     Yields:
-        Buffers of ``size`` rows, filled anew for each batch, and how many of the rows are asked for; the last batch
-        is padded with copies of its first row.
+        ``size`` rows, and how many of them are asked for; the last batch is padded with copies of its first row.
     """
     buffers: Feeds = {}
     filled = 0
@@ -77,7 +76,7 @@ def batches(chunks: Iterable[Feeds], size: int) -> Iterator[tuple[Feeds, int]]:
             start, filled = start + taken, filled + taken
             if filled == size:
                 yield buffers, size
-                filled = 0
+                buffers, filled = {name: np.empty_like(rows) for name, rows in buffers.items()}, 0
     if filled:
         for buffer in buffers.values():
             buffer[filled:] = buffer[0]

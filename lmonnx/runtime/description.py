@@ -113,7 +113,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         ModelError: if there is no such file, it is not an ONNX file, or not a graph exported by lmonnx.
     """
     runner = Runner(path, provider="cpu", threads=1)
-    session = runner._session  # of this package
+    session = runner._engine.session  # of this package
     inputs, outputs = (
         tuple(Tensor(each.name, _KINDS.get(each.type, each.type), tuple(each.shape)) for each in values)
         for values in (session.get_inputs(), session.get_outputs())

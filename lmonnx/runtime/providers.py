@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from lmonnx.errors import ModelError, OptionError
 from lmonnx.runtime.distributions import import_onnxruntime
+from lmonnx.runtime.resources import processors
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -19,7 +23,9 @@ Provider: TypeAlias = Literal["auto", "cpu", "cuda"]
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-"""Without a search that depends on timing, and in true float32, so that a seed repeats an explanation."""
+"""Without a search that depends on timing, and in true float32, so that a seed repeats an explanation.
+
+TF32 keeps 10 bits of a product's operands, which is less than the proofs of exported graphs allow."""
 
 _FATAL = 4
 
@@ -46,16 +52,23 @@ _NO_DEVICE = (34, 100)  # cuInit on a machine without a GPU: the driver is a stu
 
 
 def open_session(
-    model: str | bytes, provider: Provider, threads: int | None, trace: str | None = None
+    model: str | bytes,
+    provider: Provider,
+    threads: int | None,
+    trace: str | None = None,
+    cuda_options: Mapping[str, str] | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session of a graph.
 
     Args:
         model: path of an ONNX file, or its content.
         provider: ``"auto"`` takes CUDA if it works and the CPU otherwise; ``"cuda"`` takes nothing else.
-        threads: threads within an operator; ``None`` leaves the number to onnxruntime.
+        threads: threads within an operator; ``None`` takes as many as this process has processors, which onnxruntime
+            itself takes from the host.
         trace: beginning of the name of a file to which the session writes, at the end of its profiling, what every
             node took; ``None`` for no profiling.
+        cuda_options: options of onnxruntime's CUDA provider beside, or in place of, those that lmonnx sets:
+            ``use_tf32`` 0 and ``cudnn_conv_algo_search`` HEURISTIC.
 
     Raises:
         OptionError: if an option has a value that is not allowed, or CUDA is asked for and does not work.
@@ -66,15 +79,15 @@ def open_session(
     if provider not in get_args(Provider):
         raise OptionError(f"provider={provider!r} is unknown; choose one of {', '.join(get_args(Provider))}")
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise OptionError(f"threads={threads!r} is not a positive number; None leaves it to onnxruntime")
+        raise OptionError(f"threads={threads!r} is not a positive number; None takes all processors")
     options = runtime.SessionOptions()
     options.use_deterministic_compute = True
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or processors()
     if trace is not None:
         options.enable_profiling, options.profile_file_prefix = True, trace
     for name, value in _AS_ONNX_DEFINES.items():
         options.add_session_config_entry(name, value)
-    providers = _providers(provider)
+    providers = _providers(provider, cuda_options or {})
     if providers == [_CPU]:
         options.log_severity_level = _FATAL  # what goes wrong is raised, too
     try:
@@ -87,7 +100,16 @@ def open_session(
             "provider='cuda' does not work here, onnxruntime fell back to the CPU; install the CUDA and "
             "cuDNN libraries that its message above names, or use provider='cpu'"
         )
+    if provider == "auto" and not took_cuda(session) and ask_driver().devices:
+        _warn_of_fallback()
     return session
+
+
+@cache
+def _warn_of_fallback() -> None:
+    warnings.warn(
+        "there is an NVIDIA GPU, and the CPU computes; `lmonnx doctor` says why", RuntimeWarning, stacklevel=5
+    )
 
 
 def _unloadable(error: Exception) -> str:
@@ -111,7 +133,7 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _providers(provider: Provider) -> list[Any]:
+def _providers(provider: Provider, cuda_options: Mapping[str, str]) -> list[Any]:
     onnxruntime = import_onnxruntime()
     available = CUDA in onnxruntime.get_available_providers()
     if provider == "cuda" and not available:
@@ -121,7 +143,7 @@ def _providers(provider: Provider) -> list[Any]:
     if hasattr(onnxruntime, "preload_dlls"):  # onnxruntime ≥ 1.21; prints what it did not find
         with contextlib.redirect_stdout(sys.stderr):
             onnxruntime.preload_dlls()
-    return [(CUDA, _CUDA_OPTIONS), _CPU]
+    return [(CUDA, {**_CUDA_OPTIONS, **cuda_options}), _CPU]
 
 
 def ask_driver() -> Driver:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,15 +12,18 @@ import numpy.typing as npt
 from lmonnx.errors import ImageError, ModelError
 from lmonnx.runtime import masks as masking
 from lmonnx.runtime import photos as photographs
+from lmonnx.runtime.ahead import ahead
 from lmonnx.runtime.arrays import Array, Floats, bools, floats, is_array, pixels
 from lmonnx.runtime.batching import BATCH_SIZE, Feeds, batches, passes, require_batch_size
 from lmonnx.runtime.contract import REMEDY, Contract
+from lmonnx.runtime.engine import Engine
 from lmonnx.runtime.masks import Mask
 from lmonnx.runtime.photos import Photo
 from lmonnx.runtime.predictions import Prediction, to_probabilities
 from lmonnx.runtime.preprocessing import Preprocessing
-from lmonnx.runtime.providers import Provider, first_line, open_session, took_cuda
+from lmonnx.runtime.providers import Provider
 from lmonnx.runtime.questions import pair
+from lmonnx.runtime.resources import processors
 
 _KINDS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
@@ -33,12 +34,16 @@ class Runner:
     Args:
         path: a file that ``lmonnx export`` wrote.
         provider: ``"auto"`` takes CUDA if it works and the CPU otherwise; ``"cpu"`` and ``"cuda"`` take that.
-        threads: threads within an operator; ``None`` leaves the number to onnxruntime.
+        threads: threads within an operator; ``None`` takes as many as this process has processors.
+        cuda_options: options of onnxruntime's CUDA provider, such as ``{"enable_cuda_graph": "1"}``, which wants a
+            graph of a fixed batch, or ``{"prefer_nhwc": "1"}``. TF32 is off unless ``use_tf32`` says otherwise.
 
     Attributes:
         path: the file, as given.
         contract: what the graph says about itself.
         provider: what computes, ``"cpu"`` or ``"cuda"``.
+        threads: threads within an operator.
+        sha256: of the model file that was loaded, in hexadecimal; weights in a file beside it are not part of it.
         batch: rows of every run, where the graph fixes them; ``None`` if it takes any number. Other numbers of rows are
             cut and padded to it, so that all methods take as many as ever.
 
@@ -47,16 +52,22 @@ class Runner:
         OptionError: if an option has a value that is not allowed, or CUDA is asked for and does not work.
     """
 
-    def __init__(self, path: str | os.PathLike[str], provider: Provider = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        provider: Provider = "auto",
+        threads: int | None = None,
+        cuda_options: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = os.fspath(path)
         if os.path.isdir(self.path):
             raise ModelError(f"{self.path}: is a directory; name the .onnx file in it")
         if not os.path.exists(self.path):
             raise ModelError(f"{self.path}: there is no such file; `lmonnx export` writes one")
-        self._session = open_session(self.path, provider, threads)
-        self.provider = "cuda" if took_cuda(self._session) else "cpu"
+        self._engine = Engine(self.path, provider, threads, cuda_options)
+        self.provider, self.sha256, self.threads = self._engine.provider, self._engine.sha256, threads or processors()
         try:
-            self.contract = Contract.from_props(self._session.get_modelmeta().custom_metadata_map)
+            self.contract = Contract.from_props(self._engine.session.get_modelmeta().custom_metadata_map)
             self._channels, self.size, self.batch = self._read_inputs()
             self._outputs = self._read_outputs()
         except ModelError as error:
@@ -70,17 +81,8 @@ class Runner:
         """Number of classes; ``None`` if neither the names nor the graph say it before it runs."""
         if self.contract.labels is not None:
             return len(self.contract.labels)
-        shape = self._session.get_outputs()[0].shape
+        shape = self._engine.session.get_outputs()[0].shape
         return shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
-
-    @cached_property
-    def sha256(self) -> str:
-        """SHA-256 of the model file, in hexadecimal; weights in a file beside it are not part of it."""
-        try:
-            with open(self.path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ModelError(f"{self.path}: cannot be read any more: {error}") from error
 
     def label(self, index: int) -> str:
         """Name of a class, ``"class 7"`` if the graph holds no names."""
@@ -139,8 +141,11 @@ class Runner:
         if images != masks and 1 not in (images, masks):
             raise ImageError(f"{images} images and {masks} masks do not pair; give as many, or one of either")
         if self.batch is None:
-            return dict(zip(self._outputs, self._compute(feeds), strict=True))
-        parts = [self._rows(self._compute(part), count) for part, count in passes(feeds, self.batch)]
+            one = {name: rows for name, rows in feeds.items() if len(rows) == 1 < max(images, masks)}
+            varying = {name: rows for name, rows in feeds.items() if name not in one}
+            return dict(zip(self._outputs, self._engine.holding(one).run(varying), strict=True))
+        call = self._engine.holding({}, self.batch)
+        parts = [self._rows(call.run(part), count) for part, count in passes(feeds, self.batch)]
         return {name: np.concatenate(rows) for name, rows in zip(self._outputs, zip(*parts, strict=True), strict=True)}
 
     def predict(
@@ -235,7 +240,7 @@ class Runner:
     def _passes(self, fixed: Feeds, varying: Iterable[Feeds], batch_size: int) -> Iterator[tuple[Feeds, Floats]]:
         """Probabilities from the first output, a batch at a time, with the inputs they belong to.
 
-        ``fixed`` goes along with every batch of ``varying``. The inputs are buffers, good until the next batch.
+        ``fixed`` goes along with every batch of ``varying``.
         """
         name = self._outputs[0]
         kind, labels = self.contract.outputs[name], self.contract.labels
@@ -244,9 +249,11 @@ class Runner:
                 f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as can be told; "
                 "Runner.run gives its values as they are"
             )
-        for batch, count in batches(varying, self.batch or batch_size):
-            feeds = {**fixed, **batch}
-            output = self.run(feeds["image"], feeds["mask"])[name][:count]
+        call = self._engine.holding(fixed, self.batch)
+        size = self.batch or batch_size
+        fed = batches(varying, size)
+        for batch, count in ahead(fed) if self.provider == "cuda" else fed:  # on a CPU both want the same processors
+            output = self._rows(call.run(batch), count, size)[0]
             try:
                 rows = to_probabilities(output, name, kind, None if labels is None else len(labels))
             except ModelError as error:
@@ -274,28 +281,19 @@ class Runner:
     def _require_images(self) -> Callable[[str, object, tuple[int, ...]], npt.NDArray[Any]]:
         return pixels if self.contract.form.image == "uint8" else floats
 
-    def _compute(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
-        """The outputs, in the order of the graph."""
-        try:
-            results: list[npt.NDArray[Any]] = self._session.run(self._outputs, feeds)
-        except Exception as error:  # onnxruntime raises a class of its own for each status code
-            raise ModelError(f"{self.path}: the graph failed: {first_line(error)}") from error
-        return results
-
-    def _rows(self, outputs: list[npt.NDArray[Any]], count: int) -> list[npt.NDArray[Any]]:
-        """The first ``count`` rows of the outputs of one pass of a fixed batch."""
+    def _rows(self, outputs: list[npt.NDArray[Any]], count: int, size: int | None = None) -> list[npt.NDArray[Any]]:
+        """The first ``count`` rows of the outputs of one pass of a fixed batch, or of ``size`` rows."""
+        size = self.batch or size
         for name, output in zip(self._outputs, outputs, strict=True):
-            if output.ndim == 0 or len(output) != self.batch:
-                raise ModelError(
-                    f"{self.path}: output {name!r} is {list(output.shape)}, not [{self.batch}, …]; {REMEDY}"
-                )
+            if output.ndim == 0 or len(output) != size:
+                raise ModelError(f"{self.path}: output {name!r} is {list(output.shape)}, not [{size}, …]; {REMEDY}")
         return [output[:count] for output in outputs]
 
     def _read_inputs(self) -> tuple[int, tuple[int, int], int | None]:
         """Channels and size of the image, and the batch if it is fixed; the inputs have to be those of the contract."""
         form = self.contract.form
         wanted = {"image": _KINDS[form.image], "mask": "tensor(bool)"}
-        inputs = {value.name: value for value in self._session.get_inputs()}
+        inputs = {value.name: value for value in self._engine.session.get_inputs()}
         if {name: value.type for name, value in inputs.items()} != wanted:
             given, needed = (
                 ", ".join(f"{name} {kind}" for name, kind in kinds)
@@ -329,7 +327,7 @@ class Runner:
         return channels, (height, width), form.batch
 
     def _read_outputs(self) -> list[str]:
-        names = [value.name for value in self._session.get_outputs()]
+        names = [value.name for value in self._engine.session.get_outputs()]
         if set(names) != set(self.contract.outputs):
             raise ModelError(
                 f"outputs are {', '.join(names)} and the metadata describes "

@@ -19,6 +19,7 @@ from lmonnx.exporters import export
 from lmonnx.exporters.sources import Network, resolve
 from lmonnx.masking import MaskRules
 from lmonnx.runtime.providers import open_session
+from lmonnx.runtime.resources import processors
 from lmonnx.speed.profile import Profile, grouped, purposes
 from lmonnx.speed.race import WARMUP, race
 from lmonnx.speed.report import Report, Row, machine, versions
@@ -82,11 +83,6 @@ def bench(
         written = ir.load(masked).opset_imports[""]
     name = network.origin.get("name") or str(source)
     return Report(str(name), network.size, written, threads, rounds, rows, found, machine(), versions())
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _programs(network: Network, plain: pathlib.Path, masked: pathlib.Path, threads: int) -> dict[str, Program]:

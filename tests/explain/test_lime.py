@@ -115,7 +115,7 @@ def test_wrong_options_are_found_before_the_work(
     block_graph: BlockGraph, photo: Image.Image, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     runner = Runner(block_graph())
-    monkeypatch.setattr(runner._session, "run", NeverRun().run)
+    monkeypatch.setattr(runner._engine, "session", NeverRun())
     with pytest.raises(OptionError, match=f"{next(iter(options))}="):
         explain(runner, photo, **options)
 

@@ -120,9 +120,9 @@ class Spy:
     def __init__(self, session: Any) -> None:
         self.session, self.shapes = session, []
 
-    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> Any:
+    def run(self, names: list[str], feeds: dict[str, np.ndarray], options: Any) -> Any:
         self.shapes.append((feeds["image"].shape, feeds["mask"].shape))
-        return self.session.run(names, feeds)
+        return self.session.run(names, feeds, options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.session, name)
@@ -132,8 +132,8 @@ def test_a_fixed_batch_is_all_that_onnxruntime_meets(
     exported: Exported, crops: np.ndarray, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = exported("batch of 3")
-    spy = Spy(runner._session)
-    monkeypatch.setattr(runner, "_session", spy)
+    spy = Spy(runner._engine.session)
+    monkeypatch.setattr(runner._engine, "session", spy)
     assert runner.batch == 3
     runner.run(encoded(runner, crops[:1]), masks)
     runner.run(encoded(runner, crops[:2]), masks[:2])

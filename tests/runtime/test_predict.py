@@ -15,6 +15,7 @@ from PIL import Image
 from lmonnx.errors import ImageError, ModelError, OptionError
 from lmonnx.runtime import Box, Prediction, load, questions
 from lmonnx.runtime.contract import Contract
+from lmonnx.runtime.engine import Call
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
@@ -167,9 +168,9 @@ def test_without_labels_classes_have_numbers(graph_file: GraphFile, contract: Co
 
 def test_a_single_photograph_is_a_single_row(runner: Runner, photos: list[Any], monkeypatch: Any) -> None:
     shapes = []
-    run = runner.run
+    run = Call.run
     monkeypatch.setattr(
-        runner, "run", lambda image, mask: shapes.append(image.shape[0] * mask.shape[0]) or run(image, mask)
+        Call, "run", lambda call, feeds: shapes.append(*{*map(len, feeds.values())}) or run(call, feeds)
     )
     runner.predict(photos[0])
     runner.predict(photos, batch_size=2)
@@ -178,9 +179,9 @@ def test_a_single_photograph_is_a_single_row(runner: Runner, photos: list[Any], 
 
 def test_photographs_are_decoded_when_their_turn_comes(runner: Runner, photos: list[Any], monkeypatch: Any) -> None:
     events: list[str] = []
-    decode, run = questions.decode, runner.run
+    decode, run = questions.decode, Call.run
     monkeypatch.setattr(questions, "decode", lambda *given: events.append("decode") or decode(*given))
-    monkeypatch.setattr(runner, "run", lambda *given: events.append("run") or run(*given))
+    monkeypatch.setattr(Call, "run", lambda *given: events.append("run") or run(*given))
     runner.predict(photos, batch_size=2)
     assert events == ["decode", "decode", "run", "decode", "decode", "run", "decode", "run"]
 

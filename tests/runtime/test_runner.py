@@ -46,16 +46,16 @@ class Spy:
     def __init__(self, session: Any) -> None:
         self.session, self.shapes = session, []
 
-    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, names: list[str], feeds: dict[str, np.ndarray], options: Any) -> list[np.ndarray]:
         self.shapes.append((feeds["image"].shape, feeds["mask"].shape))
-        return self.session.run(names, feeds)
+        return self.session.run(names, feeds, options)
 
 
 @pytest.fixture
 def spied(graph_file: GraphFile, monkeypatch: pytest.MonkeyPatch) -> tuple[Runner, Spy]:
     runner = Runner(graph_file(), threads=1)
-    spy = Spy(runner._session)
-    monkeypatch.setattr(runner, "_session", spy)
+    spy = Spy(runner._engine.session)
+    monkeypatch.setattr(runner._engine, "session", spy)
     return runner, spy
 
 
