@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lmonnx.errors import ImageError, ModelError
 from lmonnx.runtime import masks as masking
 from lmonnx.runtime import photos as photographs
+from lmonnx.runtime import tuning
 from lmonnx.runtime.ahead import ahead
 from lmonnx.runtime.arrays import Array, Floats, bools, floats, is_array, pixels
 from lmonnx.runtime.batching import BATCH_SIZE, Feeds, batches, passes, require_batch_size
@@ -23,7 +24,7 @@ from lmonnx.runtime.predictions import Prediction, to_probabilities
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.providers import Provider
 from lmonnx.runtime.questions import pair
-from lmonnx.runtime.resources import processors
+from lmonnx.runtime.resources import free_memory, processors
 
 _KINDS = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
@@ -43,6 +44,7 @@ class Runner:
         contract: what the graph says about itself.
         provider: what computes, ``"cpu"`` or ``"cuda"``.
         threads: threads within an operator.
+        channels: of the image.
         sha256: of the model file that was loaded, in hexadecimal; weights in a file beside it are not part of it.
         batch: rows of every run, where the graph fixes them; ``None`` if it takes any number. Other numbers of rows are
             cut and padded to it, so that all methods take as many as ever.
@@ -68,10 +70,11 @@ class Runner:
         self.provider, self.sha256, self.threads = self._engine.provider, self._engine.sha256, threads or processors()
         try:
             self.contract = Contract.from_props(self._engine.session.get_modelmeta().custom_metadata_map)
-            self._channels, self.size, self.batch = self._read_inputs()
+            self.channels, self.size, self.batch = self._read_inputs()
             self._outputs = self._read_outputs()
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from error
+        self._tuned: int | None = None
 
     size: tuple[int, int]
     """Height and width of the network's input, in pixels; of a graph that takes any size what photographs become."""
@@ -83,6 +86,28 @@ class Runner:
             return len(self.contract.labels)
         shape = self._engine.session.get_outputs()[0].shape
         return shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
+
+    def tune(self) -> int:
+        """Measures how many rows are best computed at once here, unless that is remembered; returns the number.
+
+        That takes a few seconds, in a process of its own, and is remembered in a file ``<model>.tuned.json`` beside the
+        model: for this model, provider, number of threads, processor and version of onnxruntime. More than half of the
+        memory that is free they never take. Where the graph fixes its batch, nothing is measured.
+        """
+        if self._tuned is None and self.batch is None:
+            trials = tuning.tuned(self)
+            self._tuned = tuning.best(trials, free_memory()) if trials else BATCH_SIZE
+        return self.rows_at_once
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a pass where nothing else is asked for: the graph's, or those that were measured here, or 32."""
+        if self.batch is not None:
+            return self.batch
+        if self._tuned is None:
+            trials = tuning.remembered(self)
+            self._tuned = tuning.best(trials, free_memory()) if trials else None
+        return self._tuned or BATCH_SIZE
 
     def label(self, index: int) -> str:
         """Name of a class, ``"class 7"`` if the graph holds no names."""
@@ -134,7 +159,7 @@ class Runner:
         """
         size = self._size_of(image, self.contract.form.layout.index("H"))
         feeds = {
-            "image": self._require_images("image", image, self.contract.form.shape(self._channels, size)),
+            "image": self._require_images("image", image, self.contract.form.shape(self.channels, size)),
             "mask": bools("mask", mask, (1, *size)),
         }
         images, masks = map(len, feeds.values())
@@ -154,7 +179,7 @@ class Runner:
         masks: Mask | Iterable[Mask | None] | None = None,
         *,
         mask_removes: bool = False,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ) -> list[Prediction]:
         """What the network says about photographs, or about what masks leave of them.
 
@@ -171,8 +196,8 @@ class Runner:
             masks: one or many: a path or a PIL image (white = keep), bool ``[H, W]``, a :class:`~lmonnx.runtime.Box`,
                 or ``None``, which keeps everything. ``[n, H, W]`` is many.
             mask_removes: white, True and the box are what is removed, not what is kept.
-            batch_size: rows per pass, at most; all passes of a call have as many. A graph whose batch is fixed takes
-                its own.
+            batch_size: rows per pass, at most; all passes of a call have as many; ``None`` for ``rows_at_once``. A
+                graph whose batch is fixed takes its own.
 
         Returns:
             One prediction a photograph or a mask, whichever are more, in their order.
@@ -183,7 +208,7 @@ class Runner:
             ModelError: if the graph fails, does not say how a photograph is prepared, or its output cannot be turned
                 into probabilities.
         """
-        require_batch_size(batch_size)
+        size = self._batch_size(batch_size)
         preprocessing = self.preprocessing
         scenes, chosen = photographs.listed(photos), masking.listed(masks)
         fixed, varying = pair(preprocessing, scenes, chosen, mask_removes, self.encode)
@@ -191,7 +216,7 @@ class Runner:
         names = [photographs.path_of(photo) for photo in scenes] * (count // len(scenes))
         found: list[Prediction] = []
         labels: tuple[str, ...] = ()
-        for feeds, rows in self._passes(fixed, varying, min(batch_size, count)):
+        for feeds, rows in self._passes(fixed, varying, min(size, count)):
             labels = labels or tuple(map(self.label, range(rows.shape[1])))
             kept = np.broadcast_to(feeds["mask"].mean(axis=(1, 2, 3)), len(rows))
             for row, share in zip(rows, kept, strict=True):
@@ -199,7 +224,7 @@ class Runner:
         return found
 
     def probabilities(
-        self, image: Array | Iterable[Array], mask: Array | Iterable[Array], batch_size: int = BATCH_SIZE
+        self, image: Array | Iterable[Array], mask: Array | Iterable[Array], batch_size: int | None = None
     ) -> Floats:
         """Probabilities of the classes from the first output of the graph: one image, many masks, or the reverse.
 
@@ -211,7 +236,7 @@ class Runner:
                 any number of rows, or an iterable of such arrays.
             mask: bool ``[n, 1, H, W]``, True = keep, or an iterable of such arrays, each with any n; n is 1 if there
                 are many images.
-            batch_size: rows per pass. A graph whose batch is fixed takes its own.
+            batch_size: rows per pass; ``None`` for ``rows_at_once``. A graph whose batch is fixed takes its own.
 
         Returns:
             float32 ``[n, classes]``. Logits went through a softmax in float64.
@@ -221,10 +246,9 @@ class Runner:
             OptionError: if ``batch_size`` is not positive.
             ModelError: if the graph fails, or its output cannot be turned into probabilities.
         """
-        require_batch_size(batch_size)
-        form = self.contract.form
+        at_once, form = self._batch_size(batch_size), self.contract.form
         size = self._size_of(image, form.layout.index("H")) if is_array(image) else self._size_of(mask, 2)
-        images = _chunks("image", image, self._require_images, form.shape(self._channels, size))
+        images = _chunks("image", image, self._require_images, form.shape(self.channels, size))
         masks = _chunks("mask", mask, bools, (1, *size))
         for one, many in ((images, masks), (masks, images)):
             if isinstance(one, list) and all(len(rows) == 1 for rows in one[0].values()):
@@ -232,10 +256,15 @@ class Runner:
                 break
         else:
             raise ImageError("many images and many masks do not pair here; give one image or one mask")
-        rows = [rows for _, rows in self._passes(fixed, varying, batch_size)]
+        rows = [rows for _, rows in self._passes(fixed, varying, at_once)]
         if not rows:
             raise ImageError("there is no mask and no image beside the one; an all-True mask removes nothing")
         return np.concatenate(rows)
+
+    def _batch_size(self, asked: int | None) -> int:
+        if asked is not None:
+            require_batch_size(asked)
+        return self.rows_at_once if asked is None else asked
 
     def _passes(self, fixed: Feeds, varying: Iterable[Feeds], batch_size: int) -> Iterator[tuple[Feeds, Floats]]:
         """Probabilities from the first output, a batch at a time, with the inputs they belong to.
