@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import sys
@@ -11,9 +12,10 @@ import click
 
 import lmonnx
 from lmonnx.errors import MissingExtraError, OptionError
-from lmonnx.options import Numbers, one_line_errors, parse_mask, parse_rules, read_labels
-from lmonnx.runtime import Prediction
+from lmonnx.options import Numbers, one_line_errors, parse_mask, parse_rules, read_labels, run_many
+from lmonnx.runtime import Prediction, predict_many
 from lmonnx.runtime.description import Description, describe
+from lmonnx.runtime.finding import is_many, listed
 from lmonnx.runtime.form import ImageKind
 from lmonnx.runtime.preprocessing import ChannelOrder, Interpolation
 from lmonnx.support import supported
@@ -151,27 +153,52 @@ def inspect(model: pathlib.Path, as_json: bool) -> None:
     click.echo(_json(found.to_json()) if as_json else found)
 
 
+def many(command: Any) -> Any:
+    """The options of commands that work through folders of photographs."""
+    options = (
+        click.option("--batch", "batch_size", type=click.IntRange(1), help="Rows in one run. [default: measured]"),
+        click.option("--workers", type=click.IntRange(0), help="Processes that decode photographs of folders."),
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+    )
+    return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
 @main.command()
 @click.argument("model", type=FILE)
-@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=FILE)
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
+@click.option("-o", "--output", type=FILE, help="Folder to write a line of JSON for each photograph to.")
 @click.option("--mask", type=FILE, help="Picture of what to keep, white on black, as large as the photograph.")
 @click.option("--box", type=Numbers(int, 4), metavar="X0,Y0,X1,Y1", help="Pixels to keep, the last two exclusive.")
 @click.option("--mask-removes", is_flag=True, help="What is white, or in the box, is removed instead.")
 @click.option("--top", default=5, type=click.IntRange(1), show_default=True, help="Number of classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each photograph.")
+@many
 @one_line_errors
 def predict(
     model: pathlib.Path,
-    photos: tuple[pathlib.Path, ...],
+    photos: tuple[str, ...],
+    output: pathlib.Path | None,
     mask: Any,
     box: Any,
     mask_removes: bool,
     top: int,
     as_json: bool,
+    batch_size: int | None,
+    workers: int | None,
+    quiet: bool,
 ) -> None:
-    """Classify each PHOTO by MODEL, or what is left of it under a mask."""
+    """Classify each PHOTO by MODEL, or what is left of it under a mask.
+
+    PHOTO may be a folder, or a pattern such as 'photos/**/*.jpg'. With -o, a photograph that cannot be read stops
+    nothing (exit code 3 at the end), and the same command run again goes on where it stopped.
+    """
     chosen = parse_mask(mask, box, mask_removes)
-    for prediction in lmonnx.load(model).predict(photos, chosen, mask_removes=mask_removes):
+    if output is not None:
+        options: dict[str, Any] = {"mask_removes": mask_removes, "top": top, "batch_size": batch_size}
+        job = functools.partial(predict_many, model, photos, output, mask=chosen, workers=workers, **options)
+        run_many(lambda bar: job(progress=bar), 1, "photographs", quiet)
+    runner = lmonnx.load(model)
+    for prediction in runner.predict(listed(photos), chosen, mask_removes=mask_removes, batch_size=batch_size):
         if chosen is not None and prediction.kept in (0, 1):
             lost = "removes nothing" if prediction.kept else "keeps nothing"
             click.echo(f"warning: {prediction.photo}: the mask {lost} of what the network sees", err=True)
@@ -180,29 +207,33 @@ def predict(
 
 @main.command()
 @click.argument("model", type=FILE)
-@click.argument("photo", type=FILE)
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=FILE, help="Folder to write to.")
 @click.option("--target", type=int, help="Index of the class to explain. [default: the most probable]")
 @click.option("--samples", default=1000, type=click.IntRange(2), show_default=True, help="Number of masks.")
 @click.option("--segments", default=50, type=click.IntRange(2), show_default=True, help="Number of superpixels, about.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the masks.")
 @click.option(
-    "--batch",
-    "batch_size",
-    default=32,
-    type=click.IntRange(1),
-    show_default=True,
-    help="Masks in one run of the graph.",
-)
-@click.option(
     "--paint", type=click.IntRange(0, 255), help="For comparison: do not mask, paint with this grey, 0 … 255."
 )
+@many
 @one_line_errors
-def explain(model: pathlib.Path, photo: pathlib.Path, output: pathlib.Path, **options: Any) -> None:
-    """Explain what MODEL sees in PHOTO: LIME over superpixels that are really removed."""
-    from lmonnx.explain import explain as run
+def explain(
+    model: pathlib.Path, photos: tuple[str, ...], output: pathlib.Path, workers: Any, quiet: bool, **options: Any
+) -> None:
+    """Explain what MODEL sees in each PHOTO: LIME over superpixels that are really removed.
 
-    explanation = run(model, photo, **options)
+    PHOTO may be a folder, or a pattern such as 'photos/**/*.jpg'. Then each is explained in a folder of its own, a
+    photograph that cannot be read stops nothing (exit code 3 at the end), and the same command run again goes on where
+    it stopped.
+    """
+    from lmonnx.explain import explain as one
+    from lmonnx.explain import explain_many
+
+    if is_many(photos):
+        job = functools.partial(explain_many, model, photos, output, workers=workers, **options)
+        run_many(lambda bar: job(progress=bar), options["samples"], "masks", quiet)
+    explanation = one(model, photos[0], **options)
     folder = explanation.save(output)
     click.echo(f"{explanation.name} ({explanation.probability:.1%}), R² of the surrogate {explanation.score:.2f}")
     click.echo(f"wrote {folder}")

@@ -11,13 +11,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from lmonnx.bar import Bar
 from lmonnx.errors import LmonnxError, OptionError
 from lmonnx.masking import PRESETS, MaskRules
-from lmonnx.runtime import Box
+from lmonnx.runtime import Box, Outcome
 
 
 class Numbers(click.ParamType[Any]):
@@ -98,6 +99,21 @@ def _typed(option: str, value: str) -> str:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"warning: {message}", err=True)
+
+
+def run_many(job: Callable[[Bar], Outcome], rows: int, unit: str, quiet: bool) -> NoReturn:
+    """Runs a job on many photographs under a bar, prints what came of it, and exits with 3 if a photograph failed.
+
+    Ctrl-C exits with 130, and says how to go on.
+    """
+    try:
+        with Bar(rows, unit, quiet) as bar:
+            outcome = job(bar)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on where this one stopped", err=True)
+        sys.exit(130)
+    click.echo(outcome)
+    sys.exit(3 if outcome.failed else 0)
 
 
 def parse_rules(text: str) -> MaskRules:

@@ -2,5 +2,6 @@
 
 from lmonnx.explain.explanation import Explanation
 from lmonnx.explain.lime import explain
+from lmonnx.explain.many import explain_many
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "explain", "explain_many"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,72 @@ import numpy.typing as npt
 from lmonnx.errors import OptionError
 from lmonnx.explain import sampling, segmentation, surrogate
 from lmonnx.explain.explanation import Explanation
-from lmonnx.runtime.batching import BATCH_SIZE
+from lmonnx.explain.segmentation import Labels
+from lmonnx.runtime.batching import require_batch_size
 from lmonnx.runtime.photos import Photo, path_of
+from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
+
+_Batch = TypeVar("_Batch", bound=npt.NDArray[Any])
+
+
+TUNED_FROM = 500
+"""From so many samples on it is worth measuring which batch size is best."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A photograph as the network sees it, cut into superpixels.
+
+    Attributes:
+        photo: its path; ``None`` if it was not a file.
+        pixels: uint8 ``[H, W, 3]``, RGB.
+        segments: int32 ``[H, W]``: the segment of each pixel.
+    """
+
+    photo: str | None
+    pixels: npt.NDArray[np.uint8]
+    segments: Labels
+
+
+@dataclass(frozen=True)
+class Lime:
+    """How an explanation is made; see :func:`explain`.
+
+    Raises:
+        OptionError: if an option has a value that is not allowed.
+    """
+
+    target: int | None = None
+    samples: int = 1000
+    segments: int = 50
+    seed: int = 0
+    batch_size: int | None = None
+    paint: int | None = None
+
+    def __post_init__(self) -> None:
+        require_class(self.target, None)
+        _require_grey(self.paint)
+        sampling.require(self.samples, self.seed)
+        segmentation.require(self.segments)
+        if self.batch_size is not None:
+            require_batch_size(self.batch_size)
+
+    def scene(self, photo: Photo, preprocessing: Preprocessing) -> Scene:
+        """What is done before the network is asked, which needs no network.
+
+        Raises:
+            ImageError: if the photograph cannot be read.
+            OptionError: if it is to have more segments than pixels.
+        """
+        pixels = preprocessing.crop(photo)
+        return Scene(path_of(photo), pixels, segmentation.superpixels(pixels, self.segments))
+
+    def rows_at_once(self, runner: Runner) -> int:
+        """Masks in a pass: those asked for, or what is best here, which is measured where that is worth it."""
+        if self.batch_size is not None:
+            return runner.batch or self.batch_size
+        return runner.tune() if self.samples >= TUNED_FROM else runner.rows_at_once
 
 
 def explain(
@@ -26,12 +91,12 @@ def explain(
     samples: int = 1000,
     segments: int = 50,
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     paint: int | None = None,
 ) -> Explanation:
     """Explains one class of one photograph: masks random segments and fits a linear model to the answers.
 
-    The same seed, model, settings and machine give the same numbers.
+    The same seed, model, settings, batch size and machine give the same numbers.
 
     Args:
         model: a graph that ``lmonnx export`` wrote, or its runner.
@@ -40,7 +105,8 @@ def explain(
         samples: passes of the network, the first with nothing masked.
         segments: superpixels aimed at.
         seed: of the random choice of masks.
-        batch_size: masks per pass. A graph whose batch is fixed takes its own.
+        batch_size: masks per pass. ``None`` takes what is best here: from 500 samples on that is measured once and
+            remembered beside the model, see :meth:`lmonnx.Runner.tune`. A graph whose batch is fixed takes its own.
         paint: for comparison, how other tools remove segments: they are painted with this grey, 0 … 255, in the
             photograph, and nothing is masked. ``None`` masks.
 
@@ -50,37 +116,53 @@ def explain(
         ModelError: if the graph cannot be loaded or fails, or does not say how to prepare a photograph.
     """
     runner = model if isinstance(model, Runner) else Runner(model)
-    preprocessing = runner.preprocessing
-    _require_class(target, runner.classes)
-    _require_grey(paint)
-    pixels = preprocessing.crop(photo)
-    labels = segmentation.superpixels(pixels, segments)
-    keep = sampling.keep_vectors(samples, int(labels.max()) + 1, seed)
-    if paint is None:
-        image, masks = runner.encode(pixels), sampling.masks(keep, labels, batch_size)
-        probabilities = runner.probabilities(image, masks, batch_size)
+    lime = Lime(target, samples, segments, seed, batch_size, paint)
+    require_class(target, runner.classes)
+    return explained(runner, lime.scene(photo, runner.preprocessing), lime)
+
+
+def explained(runner: Runner, scene: Scene, lime: Lime, tell: Callable[[int], None] | None = None) -> Explanation:
+    """The explanation of a scene; ``tell`` is told how many more rows were computed.
+
+    Raises:
+        OptionError: if the target is not a class of the network.
+        ModelError: if the graph fails.
+    """
+    labels, rows = scene.segments, lime.rows_at_once(runner)
+    keep = sampling.keep_vectors(lime.samples, int(labels.max()) + 1, lime.seed)
+    if lime.paint is None:
+        image, masks = runner.encode(scene.pixels), sampling.masks(keep, labels, rows)
+        probabilities = runner.probabilities(image, _told(masks, tell), rows)
     else:
-        pictures = sampling.painted(keep, labels, pixels, paint, batch_size)
+        pictures = sampling.painted(keep, labels, scene.pixels, lime.paint, rows)
         images = (np.concatenate([*map(runner.encode, batch)]) for batch in pictures)
-        probabilities = runner.probabilities(images, np.ones((1, 1, *labels.shape), np.bool_), batch_size)
-    _require_class(target, probabilities.shape[1])
-    index = int(probabilities[0].argmax()) if target is None else target
+        probabilities = runner.probabilities(_told(images, tell), np.ones((1, 1, *labels.shape), np.bool_), rows)
+    require_class(lime.target, probabilities.shape[1])
+    index = int(probabilities[0].argmax()) if lime.target is None else lime.target
     fitted = surrogate.fit(keep, probabilities[:, index])
     return Explanation(
         index=index,
         name=runner.label(index),
         probability=float(probabilities[0, index]),
-        pixels=pixels,
+        pixels=scene.pixels,
         segments=labels,
         weights=fitted.weights,
         intercept=fitted.intercept,
         score=fitted.score,
-        settings=_settings(samples, segments, seed, runner.batch or batch_size, paint),
-        provenance=_provenance(runner, photo, pixels),
+        settings=_settings(lime, rows),
+        provenance=_provenance(runner, scene),
     )
 
 
-def _require_class(target: int | None, classes: int | None) -> None:
+def _told(batches: Iterator[_Batch], tell: Callable[[int], None] | None) -> Iterator[_Batch]:
+    """The batches; each is told of when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        if tell is not None:
+            tell(len(batch))
+
+
+def require_class(target: int | None, classes: int | None) -> None:
     """Refuses a target that is not a class, before the work if the number of classes is known by then."""
     if target is None:
         return
@@ -95,15 +177,15 @@ def _require_grey(paint: int | None) -> None:
         raise OptionError(f"paint={paint!r} is not a grey, 0 … 255; None masks")
 
 
-def _settings(samples: int, segments: int, seed: int, batch_size: int, paint: int | None) -> dict[str, Any]:
+def _settings(lime: Lime, rows: int) -> dict[str, Any]:
     return {
         "method": "lime",
-        "seed": seed,
-        "samples": samples,
-        "paint": paint,
+        "seed": lime.seed,
+        "samples": lime.samples,
+        "paint": lime.paint,
         "keep_probability": sampling.KEEP_PROBABILITY,
-        "batch_size": batch_size,
-        "segmentation": {**segmentation.SLIC, "segments": segments},
+        "batch_size": rows,
+        "segmentation": {**segmentation.SLIC, "segments": lime.segments},
         "surrogate": {
             "model": "ridge",
             "alpha": surrogate.ALPHA,
@@ -114,7 +196,7 @@ def _settings(samples: int, segments: int, seed: int, batch_size: int, paint: in
     }
 
 
-def _provenance(runner: Runner, photo: Photo, pixels: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def _provenance(runner: Runner, scene: Scene) -> dict[str, Any]:
     import onnxruntime
 
     contract = runner.contract
@@ -130,8 +212,8 @@ def _provenance(runner: Runner, photo: Photo, pixels: npt.NDArray[np.uint8]) -> 
             "preprocessing": contract.preprocessing and contract.preprocessing.to_json(),
         },
         "photo": {
-            "path": path_of(photo),
-            "crop_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+            "path": scene.photo,
+            "crop_sha256": hashlib.sha256(scene.pixels.tobytes()).hexdigest(),
         },
         "provider": runner.provider,
         "versions": {"onnxruntime": onnxruntime.__version__, **{name: _version(name) for name in packages}},

@@ -33,13 +33,22 @@ def keep_vectors(samples: int, segments: int, seed: int) -> Bools:
     Raises:
         OptionError: if ``samples`` is less than 2, or ``seed`` is negative.
     """
+    require(samples, seed)
+    keep: Bools = np.random.default_rng(seed).random((samples, segments)) < KEEP_PROBABILITY
+    keep[0] = True
+    return keep
+
+
+def require(samples: int, seed: int) -> None:
+    """Refuses numbers that are not.
+
+    Raises:
+        OptionError: if ``samples`` is less than 2, or ``seed`` is negative.
+    """
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 2:
         raise OptionError(f"samples={samples!r} is not a number of 2 or more; 1000 is usual")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"seed={seed!r} is not a number of 0 or more")
-    keep: Bools = np.random.default_rng(seed).random((samples, segments)) < KEEP_PROBABILITY
-    keep[0] = True
-    return keep
 
 
 def masks(keep: Bools, labels: Labels, batch_size: int) -> Iterator[Bools]:

@@ -35,9 +35,7 @@ def superpixels(pixels: npt.NDArray[np.uint8], segments: int = 50) -> Labels:
     from skimage.segmentation import slic
 
     height, width, _ = pixels.shape
-    most = min(height * width, MAX_SEGMENTS)
-    if not isinstance(segments, int) or isinstance(segments, bool) or not 2 <= segments <= most:
-        raise OptionError(f"segments={segments!r} is not a number from 2 to {most}; 50 is usual")
+    require(segments, min(height * width, MAX_SEGMENTS))
     labels = slic(
         pixels,
         n_segments=segments,
@@ -47,3 +45,13 @@ def superpixels(pixels: npt.NDArray[np.uint8], segments: int = 50) -> Labels:
     )
     numbers = np.unique(labels, return_inverse=True)[1]
     return numbers.reshape(height, width).astype(np.int32)
+
+
+def require(segments: int, most: int = MAX_SEGMENTS) -> None:
+    """Refuses what is not a number of segments.
+
+    Raises:
+        OptionError: if ``segments`` is less than 2, or more than ``most``.
+    """
+    if not isinstance(segments, int) or isinstance(segments, bool) or not 2 <= segments <= most:
+        raise OptionError(f"segments={segments!r} is not a number from 2 to {most}; 50 is usual")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 
+from lmonnx.runtime.jobs import Outcome
+from lmonnx.runtime.many import predict_many
 from lmonnx.runtime.masks import Box
 from lmonnx.runtime.predictions import ClassProbability, Prediction
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.providers import Provider
 from lmonnx.runtime.session import Runner
 
-__all__ = ["Box", "ClassProbability", "Prediction", "Preprocessing", "Runner", "load"]
+__all__ = ["Box", "ClassProbability", "Outcome", "Prediction", "Preprocessing", "Runner", "load", "predict_many"]
 
 
 def load(path: str | os.PathLike[str], *, provider: Provider = "auto", threads: int | None = None) -> Runner:

@@ -216,7 +216,7 @@ class Runner:
         names = [photographs.path_of(photo) for photo in scenes] * (count // len(scenes))
         found: list[Prediction] = []
         labels: tuple[str, ...] = ()
-        for feeds, rows in self._passes(fixed, varying, min(size, count)):
+        for feeds, rows in self.answers(fixed, varying, min(size, count)):
             labels = labels or tuple(map(self.label, range(rows.shape[1])))
             kept = np.broadcast_to(feeds["mask"].mean(axis=(1, 2, 3)), len(rows))
             for row, share in zip(rows, kept, strict=True):
@@ -256,7 +256,7 @@ class Runner:
                 break
         else:
             raise ImageError("many images and many masks do not pair here; give one image or one mask")
-        rows = [rows for _, rows in self._passes(fixed, varying, at_once)]
+        rows = [rows for _, rows in self.answers(fixed, varying, at_once)]
         if not rows:
             raise ImageError("there is no mask and no image beside the one; an all-True mask removes nothing")
         return np.concatenate(rows)
@@ -266,7 +266,7 @@ class Runner:
             require_batch_size(asked)
         return self.rows_at_once if asked is None else asked
 
-    def _passes(self, fixed: Feeds, varying: Iterable[Feeds], batch_size: int) -> Iterator[tuple[Feeds, Floats]]:
+    def answers(self, fixed: Feeds, varying: Iterable[Feeds], batch_size: int) -> Iterator[tuple[Feeds, Floats]]:
         """Probabilities from the first output, a batch at a time, with the inputs they belong to.
 
         ``fixed`` goes along with every batch of ``varying``.

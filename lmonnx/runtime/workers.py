@@ -1,0 +1,128 @@
+"""What is prepared of photographs in other processes, while this one computes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from lmonnx.errors import ImageError, LmonnxError
+from lmonnx.runtime.resources import processors
+
+_T = TypeVar("_T")
+
+AHEAD = 2
+"""Photographs that each process has before it."""
+
+MOST = 4
+"""Processes, where nobody says how many."""
+
+
+def usual_workers() -> int:
+    """Half of the processors, at least 1 and at most ``MOST``."""
+    return max(1, min(MOST, processors() // 2))
+
+
+def prepared(
+    names: Sequence[str], path_of: Callable[[str], Path], prepare: Callable[[Path], _T], workers: int
+) -> Iterator[tuple[str, _T | LmonnxError]]:
+    """What ``prepare`` makes of each photograph, or why it cannot, in their order.
+
+    A process that dies, as Linux kills who takes too much memory, is replaced, and what it had is tried again, alone;
+    the photograph at which a process dies twice is told as one that cannot be prepared.
+
+    Args:
+        names: of the photographs.
+        path_of: the file of a name.
+        prepare: known to pickle, as is what it returns.
+        workers: processes; with 0 everything is done in this one, when its turn comes.
+    """
+    if workers == 0:
+        yield from ((name, _tried(prepare, path_of(name))) for name in names)
+        return
+    rest, pool = iter(names), _Pool(prepare, workers)
+    waiting: deque[tuple[str, Future[_T | LmonnxError]]] = deque()
+    try:
+        while True:
+            for name in itertools.islice(rest, workers * AHEAD - len(waiting)):
+                waiting.append((name, pool.submit(path_of(name))))
+            if not waiting:
+                return
+            name, future = waiting.popleft()
+            try:
+                yield name, future.result()
+            except BrokenProcessPool:
+                yield name, pool.alone(path_of(name))
+                waiting = deque((other, pool.submit(path_of(other))) for other, _ in waiting)
+    finally:
+        pool.close()
+
+
+class _Pool(Generic[_T]):
+    """Processes that can be replaced."""
+
+    def __init__(self, prepare: Callable[[Path], _T], workers: int) -> None:
+        self._prepare, self._workers = prepare, workers
+        self._executor = self._new(workers)
+
+    def submit(self, path: Path) -> Future[_T | LmonnxError]:
+        try:
+            return self._executor.submit(_tried, self._prepare, path)
+        except BrokenProcessPool:
+            self._executor = self._new(self._workers)
+            return self._executor.submit(_tried, self._prepare, path)
+
+    def alone(self, path: Path) -> _T | LmonnxError:
+        """What comes of a photograph in a process of its own; the others are new ones afterwards."""
+        self.close()
+        executor = self._new(1)
+        try:
+            return executor.submit(_tried, self._prepare, path).result()
+        except BrokenProcessPool:
+            return ImageError(f"{path}: the process that prepares it dies; is it too large for the memory here?")
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = self._new(self._workers)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _new(workers: int) -> ProcessPoolExecutor:
+        # Not forked: this process has threads of onnxruntime's, which a fork does not take along.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+
+
+def _follow_parent() -> None:
+    """Ctrl-C reaches every process of a terminal; what it means is for the first one to say. When that dies, so do its.
+
+    A process that waits for work would not notice.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _tried(prepare: Callable[[Path], _T], path: Path) -> _T | LmonnxError:
+    try:
+        return prepare(path)
+    except LmonnxError as error:
+        return error
+    except Exception as error:  # one photograph is not to stop all others
+        return ImageError(f"{path}: {type(error).__name__}: {error}")
