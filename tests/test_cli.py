@@ -20,6 +20,7 @@ from PIL import Image
 
 import lmonnx
 from lmonnx import cli
+from lmonnx.bar import Bar
 from lmonnx.errors import OptionError
 from lmonnx.exporters.package import publication
 from lmonnx.masking import MaskRules
@@ -329,3 +330,42 @@ def test_a_termination_takes_the_temporary_folder_along(folder: Path) -> None:
     assert CliRunner().invoke(stopped).exit_code == 143
     assert set(folder.iterdir()) == before
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_folders(folder: Path) -> None:
+    assert run(EXPORT).exit_code == 0
+    Path("photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Path("photos", name).write_bytes(Path("photo.jpg").read_bytes())
+    printed = run("predict masked.onnx photos --top 1 --box 0,0,100,100")
+    assert printed.exit_code == 0, printed.output
+    assert [line.split(",")[0] for line in printed.output.splitlines()[::2]] == ["photos/a.jpg", "photos/b.jpg"]
+
+    predicted = run("predict masked.onnx 'photos/*.jpg' -o out --workers 0")
+    assert (predicted.exit_code, predicted.output) == (0, "2 of 2 photographs done\n")
+    Path("photos", "c.jpg").write_text("no picture")
+    command = "explain masked.onnx photos -o explained --samples 30 --segments 9 --workers 0 --quiet"
+    for before in ("", ", 2 were there before"):
+        explained = run(command)
+        done = 0 if before else 2
+        assert explained.exit_code == 3
+        told = f"{done} of 3 photographs done{before}, 1 failed, see explained/errors.jsonl\n"
+        assert explained.output == told
+    assert Path("explained", "a.jpg", "overlay.png").exists()
+    other = run(f"{command} --seed 1")
+    assert other.exit_code == 1
+    assert other.output.startswith("error: explained holds results of other settings (seed was 0, is 1); name another")
+    empty = run("explain masked.onnx 'photos/*.png' -o empty")
+    assert (empty.exit_code, empty.output) == (1, "error: there is no photograph in photos/*.png\n")
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for terminal, quiet, shown in ((False, False, False), (True, True, False), (True, False, True)):
+        monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+        with Bar(rows=10, unit="masks", quiet=quiet) as bar:
+            bar.begin(images=5, finished=1)
+            bar.rows(10)
+            bar.image()
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert ("2 of 5 photographs" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", said.err)) == shown

@@ -25,6 +25,11 @@ _KINDS = {
     "tensor(double)": "float64",
     "tensor(bool)": "bool",
 }
+_PRECISIONS = {
+    "float32": "float32",
+    "float16": "float16; image, outputs, and what is added up or counted are float32",
+    "int8": "int8 between QuantizeLinear and DequantizeLinear, float32 otherwise",
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Description:
         rows += [("input", f"{each}{meanings.get(each.name, '')}") for each in self.inputs]
         rows += _sizes(contract.form)
         rows += [("output", f"{each}, {_holds(contract.outputs[each.name])}") for each in self.outputs]
+        rows += [("precision", _PRECISIONS[kind])] if (kind := contract.form.precision) else []
         return [
             *rows,
             *_photos(contract.preprocessing, by_graph=contract.form.image == "uint8"),

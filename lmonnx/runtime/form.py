@@ -9,12 +9,16 @@ from typing import Any, Literal, TypeAlias, get_args
 from lmonnx.errors import OptionError
 
 ImageKind: TypeAlias = Literal["float32", "uint8"]
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
+
+PRECISIONS: Mapping[str, Precision] = {"fp32": "float32", "fp16": "float16"}
+"""The precisions that an export is asked for."""
 
 MAX_BATCH = 1 << 16
 """Rows of a fixed batch, at most; the activations of more fit into no memory."""
 
-#: What holds of files that lmonnx wrote before graphs took images of any size.
-_BEFORE_SIZES = {"size": None, "smallest": 1}
+#: What holds of files that lmonnx wrote before graphs took images of any size, and before there was a precision.
+_BEFORE_SIZES = {"size": None, "smallest": 1, "precision": None}
 _LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
 
 
@@ -30,6 +34,8 @@ class Form:
         size: height and width in pixels that a graph of open height and width was proven at, and that photographs are
             brought to; ``None`` if the graph has a size of its own.
         smallest: how many pixels a side the images of such a graph have at least.
+        precision: what the network's weights and maps are in; images and outputs of ``"float16"`` and of ``"int8"``,
+            which is between quantise and dequantise, are float32 too. ``None`` if a file of before does not say.
 
     Raises:
         OptionError: if one of them has a value that is not allowed.
@@ -40,6 +46,7 @@ class Form:
     softmax: bool = False
     size: tuple[int, int] | None = None
     smallest: int = 1
+    precision: Precision | None = "float32"
 
     def __post_init__(self) -> None:
         if self.image not in get_args(ImageKind):
@@ -48,6 +55,8 @@ class Form:
             raise OptionError(f"batch={self.batch!r} is not a number of rows, 1 … {MAX_BATCH}; None leaves it free")
         if not isinstance(self.softmax, bool):
             raise OptionError(f"softmax={self.softmax!r} is not True or False")
+        if self.precision not in (None, *get_args(Precision)):
+            raise OptionError(f"precision={self.precision!r} is unknown; it is one of {', '.join(get_args(Precision))}")
         if not _whole(self.smallest):
             raise OptionError(f"smallest={self.smallest!r} is not a number of pixels")
         if self.size is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -68,55 +68,57 @@ def prepared(
 
 
 class _Pool(Generic[_T]):
-    """Processes that can be replaced."""
+    """Processes that can be replaced, and end at once."""
 
     def __init__(self, prepare: Callable[[Path], _T], workers: int) -> None:
         self._prepare, self._workers = prepare, workers
-        self._executor = self._new(workers)
+        self._open(workers)
 
     def submit(self, path: Path) -> Future[_T | LmonnxError]:
         try:
             return self._executor.submit(_tried, self._prepare, path)
         except BrokenProcessPool:
-            self._executor = self._new(self._workers)
+            self.close()
+            self._open(self._workers)
             return self._executor.submit(_tried, self._prepare, path)
 
     def alone(self, path: Path) -> _T | LmonnxError:
         """What comes of a photograph in a process of its own; the others are new ones afterwards."""
         self.close()
-        executor = self._new(1)
+        self._open(1)
         try:
-            return executor.submit(_tried, self._prepare, path).result()
+            return self.submit(path).result()
         except BrokenProcessPool:
             return ImageError(f"{path}: the process that prepares it dies; is it too large for the memory here?")
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = self._new(self._workers)
+            self.close()
+            self._open(self._workers)
 
     def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._leash.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
-    @staticmethod
-    def _new(workers: int) -> ProcessPoolExecutor:
+    def _open(self, workers: int) -> None:
         # Not forked: this process has threads of onnxruntime's, which a fork does not take along.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+        held, self._leash = context.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_obey, initargs=(held,))
 
 
-def _follow_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; what it means is for the first one to say. When that dies, so do its.
+def _obey(held: Connection) -> None:
+    """A process ends when the other end of ``held`` is closed, or its parent dies, whatever it is at.
 
-    A process that waits for work would not notice.
+    Ctrl-C reaches every process of a terminal; what it means is for the first one to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(held,), daemon=True).start()
 
 
-def _die_with_parent() -> None:
+def _end_with(held: Connection) -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    assert parent is not None
+    wait([held, parent.sentinel])
+    os._exit(0)
 
 
 def _tried(prepare: Callable[[Path], _T], path: Path) -> _T | LmonnxError:
