@@ -13,16 +13,18 @@ class Bar:
     """One bar on stderr: photographs, rows a second, time left. Nothing where that is no terminal, or with ``quiet``.
 
     Args:
+        label: what computes.
         rows: of the graph's input that each photograph takes.
         unit: what a row is called, in the plural.
         quiet: show nothing.
     """
 
-    def __init__(self, rows: int, unit: str, quiet: bool) -> None:
+    def __init__(self, label: str, rows: int, unit: str, quiet: bool) -> None:
         console = Console(stderr=True)
         self._each = rows
         self._images = 0
         self._progress = Progress(
+            TextColumn(label),
             BarColumn(),
             TextColumn("{task.fields[done]} of {task.fields[images]} photographs"),
             _Speed(unit),

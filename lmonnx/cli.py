@@ -16,7 +16,7 @@ from lmonnx.options import Numbers, one_line_errors, parse_mask, parse_rules, re
 from lmonnx.runtime import Prediction, predict_many
 from lmonnx.runtime.description import Description, describe
 from lmonnx.runtime.finding import is_many, listed
-from lmonnx.runtime.form import ImageKind
+from lmonnx.runtime.form import PRECISIONS, ImageKind
 from lmonnx.runtime.preprocessing import ChannelOrder, Interpolation
 from lmonnx.support import supported
 
@@ -68,6 +68,13 @@ def main() -> None:
 )
 @click.option("--softmax", is_flag=True, help="The outputs are probabilities instead of logits.")
 @click.option("--opset", type=int, help="Opset of the graph. [default: 18, or the source's if newer]")
+@click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    default="fp32",
+    show_default=True,
+    help="fp16: weights and maps of a float32 network become float16; image, outputs, sums and counts stay float32.",
+)
 @click.option("--image-input", metavar="NAME", help="For files with several inputs: which of them is the image.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the PyTorch reference before publishing.")
 @click.option(
@@ -193,11 +200,11 @@ def predict(
     nothing (exit code 3 at the end), and the same command run again goes on where it stopped.
     """
     chosen = parse_mask(mask, box, mask_removes)
+    runner = lmonnx.load(model)
     if output is not None:
         options: dict[str, Any] = {"mask_removes": mask_removes, "top": top, "batch_size": batch_size}
-        job = functools.partial(predict_many, model, photos, output, mask=chosen, workers=workers, **options)
-        run_many(lambda bar: job(progress=bar), 1, "photographs", quiet)
-    runner = lmonnx.load(model)
+        job = functools.partial(predict_many, runner, photos, output, mask=chosen, workers=workers, **options)
+        run_many(lambda bar: job(progress=bar), runner.device, 1, "photographs", quiet)
     for prediction in runner.predict(listed(photos), chosen, mask_removes=mask_removes, batch_size=batch_size):
         if chosen is not None and prediction.kept in (0, 1):
             lost = "removes nothing" if prediction.kept else "keeps nothing"
@@ -230,13 +237,14 @@ def explain(
     from lmonnx.explain import explain as one
     from lmonnx.explain import explain_many
 
+    runner = lmonnx.load(model)
     if is_many(photos):
-        job = functools.partial(explain_many, model, photos, output, workers=workers, **options)
-        run_many(lambda bar: job(progress=bar), options["samples"], "masks", quiet)
-    explanation = one(model, photos[0], **options)
+        job = functools.partial(explain_many, runner, photos, output, workers=workers, **options)
+        run_many(lambda bar: job(progress=bar), runner.device, options["samples"], "masks", quiet)
+    explanation = one(runner, photos[0], **options)
     folder = explanation.save(output)
     click.echo(f"{explanation.name} ({explanation.probability:.1%}), R² of the surrogate {explanation.score:.2f}")
-    click.echo(f"wrote {folder}")
+    click.echo(f"wrote {folder}, computed on {runner.device}")
 
 
 @main.command()

@@ -101,13 +101,13 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-def run_many(job: Callable[[Bar], Outcome], rows: int, unit: str, quiet: bool) -> NoReturn:
-    """Runs a job on many photographs under a bar, prints what came of it, and exits with 3 if a photograph failed.
+def run_many(job: Callable[[Bar], Outcome], label: str, rows: int, unit: str, quiet: bool) -> NoReturn:
+    """Runs a job on many photographs under a bar, see :class:`Bar`, prints what came of it, and exits with 3 if a photograph failed.
 
     Ctrl-C exits with 130, and says how to go on.
     """
     try:
-        with Bar(rows, unit, quiet) as bar:
+        with Bar(label, rows, unit, quiet) as bar:
             outcome = job(bar)
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on where this one stopped", err=True)

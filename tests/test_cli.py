@@ -362,10 +362,11 @@ def test_folders(folder: Path) -> None:
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for terminal, quiet, shown in ((False, False, False), (True, True, False), (True, False, True)):
         monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
-        with Bar(rows=10, unit="masks", quiet=quiet) as bar:
+        with Bar("the CPU", rows=10, unit="masks", quiet=quiet) as bar:
             bar.begin(images=5, finished=1)
             bar.rows(10)
             bar.image()
         said = capsys.readouterr()
         assert said.out == ""
+        assert ("the CPU" in said.err) == shown
         assert ("2 of 5 photographs" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", said.err)) == shown

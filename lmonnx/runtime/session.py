@@ -80,6 +80,11 @@ class Runner:
     """Height and width of the network's input, in pixels; of a graph that takes any size what photographs become."""
 
     @property
+    def device(self) -> str:
+        """What computes, for people."""
+        return "the GPU" if self.provider == "cuda" else "the CPU"
+
+    @property
     def classes(self) -> int | None:
         """Number of classes; ``None`` if neither the names nor the graph say it before it runs."""
         if self.contract.labels is not None:
