@@ -96,6 +96,10 @@ class Op:
         assert like.dtype is not None
         return value if value.dtype == like.dtype else self.Cast(value, to=like.dtype)
 
+    def widened(self, value: ir.Value) -> ir.Value:
+        """``value``, or float32 if it is float16: what sums are made of."""
+        return self.Cast(value, to=ir.DataType.FLOAT) if value.dtype == ir.DataType.FLOAT16 else value
+
     def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """An initializer of the graph under its own name."""
         value = ir.Value(

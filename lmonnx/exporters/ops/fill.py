@@ -29,7 +29,8 @@ class QuantisedError(ValueError):
 def zeroed(op: Op, x: Masked, blocked: bool = True) -> ir.Value:
     """``x.data`` with 0 at removed positions.
 
-    By a product where the value is proven finite, which backends fuse; by Where otherwise, since NaN · 0 = NaN.
+    By a product where the value is proven finite, which backends fuse; by Where otherwise, since NaN · 0 = NaN, and in
+    float16, of which no sum is proven finite.
     ``blocked`` says that what reads it keeps blocks of channels, as windows do and reductions do not.
     """
     assert x.data.dtype is not None
@@ -39,7 +40,7 @@ def zeroed(op: Op, x: Masked, blocked: bool = True) -> ir.Value:
         return x.data
     if x.data.dtype == ir.DataType.BOOL:
         return op.And(x.data, x.mask)
-    if x.finite:
+    if x.finite and x.data.dtype != ir.DataType.FLOAT16:
         kept = as_float(op, x.mask, x.data.dtype)
         product = op.Mul(x.data, spread(op, kept, x.data) if blocked else kept)
         product.meta[GATE] = x.mask
@@ -78,9 +79,15 @@ def neighbour_pad(op: Op, x: Masked, window: Window, count: int | None = None) -
 
 
 def _added(op: Op, data: ir.Value, mask: ir.Value, near: ir.Value) -> ir.Value:
-    """One ring as its formula has it, ``near`` being box3(m) + 1e-5; the data's box3 is nine times a mean."""
+    """One ring as its formula has it, ``near`` being box3(m) + 1e-5; the data's box3 is nine times a mean.
+
+    Of float16 data the share is bounded by that of one kept neighbour: without any it is 9e5, which is infinite there,
+    and infinite times a mean of 0 is NaN.
+    """
     mean = op.AveragePool(data, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
     share = op.Div(op.Sub(op.number(9), nines(op, mask)), near)
+    if data.dtype == ir.DataType.FLOAT16:
+        share = op.Min(share, op.number(9))
     return op.Add(data, op.Mul(mean, op.cast_like(share, data)))
 
 

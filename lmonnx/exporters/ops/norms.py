@@ -24,7 +24,7 @@ def standardise(op: Op, x: Masked, axes: Sequence[int], epsilon: float, *, outsi
     """
     assert x.data.dtype is not None
     dtype = ir.DataType.FLOAT if x.data.dtype.itemsize < 4 else x.data.dtype
-    wide = x.but(data=op.Cast(x.data, to=dtype) if dtype != x.data.dtype else x.data)
+    wide = x if dtype == x.data.dtype else x.but(data=op.Cast(x.data, to=dtype), finite=False)
     others = [extents(x.data)[axis] for axis in axes if axis not in x.axes]
     if None in others:
         raise UnknownShapeError(f"the number of channels of {x.data.name!r} is not known")

@@ -79,7 +79,8 @@ def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
     Rule "valid": op(x⊙m) · op(1) / op(m), and 0 where op(m) = 0; rule "area": op(x⊙m).
     """
     mask = covers(op, x.mask, joint(window, x.border))
-    pooled = op.AveragePool(bordered(op, zeroed(op, x), x.border, window.kernel), **attributes)
+    data = op.widened(zeroed(op, x))
+    pooled = op.AveragePool(bordered(op, data, x.border, window.kernel), **attributes)
     if op.rules.average == "valid":
         kept = op.AveragePool(bordered(op, as_float(op, x.mask), x.border, window.kernel), **attributes)
         whole = _pooled_ones(op, x, window, attributes)
@@ -88,7 +89,7 @@ def average_pool(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
         seen = mask if beside is None else op.And(mask, ~beside)
         share = op.Div(some, op.Where(seen, kept, op.number(1)))
         pooled = op.Mul(pooled, spread(op, op.cast_like(share, pooled), pooled))
-    return Masked(pooled, mask, x.axes, zero=True, nonnegative=x.nonnegative)
+    return Masked(op.cast_like(pooled, x.data), mask, x.axes, zero=True, nonnegative=x.nonnegative)
 
 
 def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) -> ir.Value | None:
@@ -107,15 +108,15 @@ def _pooled_ones(op: Op, x: Masked, window: Window, attributes: dict[str, Any]) 
 
 def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int], keepdims: int) -> ir.Value:
     """Rule "valid": mean(x⊙m) / (mean(m) + 1e-8) over ``axes``, of which ``spatial`` are space; "area": mean(x⊙m)."""
-    mean = total(op, "ReduceMean", zeroed(op, x, blocked=False), axes, keepdims)
+    mean = total(op, "ReduceMean", op.widened(zeroed(op, x, blocked=False)), axes, keepdims)
     if op.rules.average == "area":
-        return mean
+        return op.cast_like(mean, x.data)
     kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)
     share = op.Add(kept, op.number(1e-8))
     others = [axis for axis in axes if not keepdims]
     if others:
         share = op.Squeeze(share, ints(others))
-    return op.Div(mean, op.cast_like(share, mean))
+    return op.cast_like(op.Div(mean, op.cast_like(share, mean)), x.data)
 
 
 def extreme_over_kept(

@@ -97,9 +97,12 @@ def _nonnegative(operand: Operand) -> bool:
 
 
 def _finite(operand: Operand) -> bool:
-    """Of a plain operand that is computed it is taken for granted: its NaN would reach kept positions too."""
+    """Of a plain operand that is computed it is taken for granted: its NaN would reach kept positions too.
+
+    Of float16, in which any sum may be infinite, zeros alone are finite.
+    """
     if isinstance(operand, Masked):
-        return operand.finite
+        return operand.finite and (operand.zero or operand.data.dtype != ir.DataType.FLOAT16)
     return operand is None or operand.const_value is None or bool(np.isfinite(operand.const_value.numpy()).all())
 
 

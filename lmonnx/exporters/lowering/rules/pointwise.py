@@ -116,13 +116,13 @@ def _bound(operand: Operand, absent: float) -> float:
 
 @rule("Cast")
 def cast(op: Op, node: ir.Node, x: Masked) -> Masked:
-    """The op. A narrower type may overflow to infinity, an integer has no NaN to zero."""
+    """The op. A narrower type may overflow to infinity, and float16 may have before; an integer has no NaN to zero."""
     data = op.call("Cast", unpadded(x).data, **attributes(node))
     assert x.data.dtype is not None
     assert data.dtype is not None
     return x.but(
         data=data,
-        finite=x.finite and data.dtype.itemsize >= x.data.dtype.itemsize,
+        finite=x.finite and data.dtype.itemsize >= x.data.dtype.itemsize and x.data.dtype != ir.DataType.FLOAT16,
         nonnegative=x.nonnegative and data.dtype.is_floating_point(),  # an integer may wrap around
     )
 

@@ -64,9 +64,10 @@ def _over_kept(
     if operator == "ReduceMean":
         return mean_over_kept(op, x, over, spatial, keepdims)
     if operator == "ReduceSum":
-        return total(op, operator, zeroed(op, x, blocked=False), over, keepdims)
+        return op.cast_like(total(op, operator, op.widened(zeroed(op, x, blocked=False)), over, keepdims), x.data)
     if operator in SUMS:
-        return op.call(operator, zeroed(op, x, blocked=False), ints(over), keepdims=keepdims)  # type: ignore[no-any-return]
+        data = op.widened(zeroed(op, x, blocked=False))
+        return op.cast_like(op.call(operator, data, ints(over), keepdims=keepdims), x.data)
     return extreme_over_kept(op, x, operator, over, spatial, keepdims)
 
 

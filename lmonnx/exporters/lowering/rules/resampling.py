@@ -61,8 +61,9 @@ def resize(
     for axis, extent, windows, scale in zip(x.axes, x.space, count, factor.tolist(), strict=True):
         mask = _reached(op, mask, axis, _positions(extent, windows, scale, transform))
     share = op.Where(mask, resized(as_float(op, x.mask)), op.number(1))
-    data = resized(zeroed(op, x), whole)
-    return x.but(data=op.Div(data, op.cast_like(share, data)), mask=mask, zero=False, finite=True)
+    data = resized(op.widened(zeroed(op, x)), whole)
+    data = op.cast_like(op.Div(data, op.cast_like(share, data)), x.data)
+    return x.but(data=data, mask=mask, zero=False, finite=True)
 
 
 def _positions(extent: int, count: int, scale: float, transform: str) -> np.ndarray:
