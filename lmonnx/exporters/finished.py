@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from lmonnx.errors import ModelError, OptionError, SourceError, VerificationError, WeightsError
+from lmonnx.exporters.halves import prepared
 from lmonnx.exporters.package import kind_of
 from lmonnx.exporters.proof import prove
 from lmonnx.exporters.sources import Network, resolve
@@ -65,10 +66,12 @@ def verify(
     )
     _require_weights(runner, network)
     _require_contract(runner, network)
+    if "float16" in (runner.contract.form.precision, network.precision):
+        network, _ = prepared(network, "float16")
     verification = prove(runner, network, rules)
     if not verification.passed:
         pair = f"{runner.path} and the reference of its source"
-        head = f"{pair} differ" if verification.differs else f"float32 cannot tell whether {pair} agree"
+        head = f"{pair} differ" if verification.differs else f"{network.precision} cannot tell whether {pair} agree"
         raise VerificationError(f"{head}\n{verification}")
     return verification
 

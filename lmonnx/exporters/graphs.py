@@ -30,6 +30,18 @@ def take_over(value: ir.Value, node: ir.Node) -> None:
     value.name, output.name = f"{value.name}/inner", value.name
 
 
+def to_float32(graph: ir.Graph) -> None:
+    """Outputs of float16 as float32, under the same names."""
+    for value in [value for value in graph.outputs if value.dtype == ir.DataType.FLOAT16]:
+        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{value.name}/cast")
+        cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+        readers = [(use.node, use.idx) for use in value.uses() if use.node is not cast]
+        graph.append(cast)
+        take_over(value, cast)
+        for node, place in readers:
+            node.replace_input_with(place, value)
+
+
 #: Operators that onnx has no inference for -> one whose result has the shape of its first input, like theirs.
 STAND_INS = {"GroupNormalization": "InstanceNormalization", "MeanVarianceNormalization": "Identity"}
 

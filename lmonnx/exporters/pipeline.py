@@ -17,20 +17,20 @@ import torch
 from lmonnx.errors import OptionError, SourceError, VerificationError
 from lmonnx.exporters.forms import require_pixels, written
 from lmonnx.exporters.graphs import weights_with
+from lmonnx.exporters.halves import prepared
 from lmonnx.exporters.lowering.adaptive import least_side
-from lmonnx.exporters.lowering.engine import Lowered, lower
+from lmonnx.exporters.lowering.engine import lower
 from lmonnx.exporters.lowering.registry import FIXED
-from lmonnx.exporters.normalise import normalise
 from lmonnx.exporters.opsets import require_opset
 from lmonnx.exporters.package import contract_of, data_of, publication, stamp, write
 from lmonnx.exporters.proof import prove
 from lmonnx.exporters.sources import Network, resolve
 from lmonnx.exporters.sources.checkpoint import some
 from lmonnx.exporters.sources.described import Said
-from lmonnx.exporters.trace import trace
+from lmonnx.exporters.trace import overflow, trace
 from lmonnx.exporters.verification import CEILINGS, Verification
 from lmonnx.masking import MaskRules
-from lmonnx.runtime.form import Form, ImageKind
+from lmonnx.runtime.form import PRECISIONS, Form, ImageKind
 from lmonnx.runtime.session import Runner
 
 #: From this share of the proof's ceiling on, in standard deviations of a value in float32, a node is said to differ.
@@ -70,6 +70,7 @@ def export(
     image: ImageKind = "float32",
     softmax: bool = False,
     opset: int | None = None,
+    precision: Literal["fp32", "fp16"] = "fp32",
 ) -> Export:
     """Writes a network as a graph with a second input, ``mask``, that computes as if removed pixels were not there.
 
@@ -94,15 +95,20 @@ def export(
             them itself as the preprocessing says.
         softmax: put a softmax behind the outputs, which have to hold logits.
         opset: of the graph, 13 to 26; 18 if None, or the source's own if that is newer.
+        precision: ``"fp16"`` makes of a float32 network one whose weights and maps are float16, and of a float16 file
+            nothing else; see :mod:`lmonnx.exporters.halves`. Images and outputs are float32. ``"fp32"`` leaves every
+            network in the precision that it has.
 
     Raises:
-        SourceError: if the network cannot be had.
+        SourceError: if the network cannot be had, or not in that precision.
         UnsupportedOpError: naming every node that masking is not defined for.
         VerificationError: with the table, if graph and reference differ.
         PublishError: if the destination cannot be written.
         OptionError: if an option has a value that is not allowed.
     """
     rules, form, dynamic = rules or MaskRules(), Form(image=image, batch=batch, softmax=softmax), size == "dynamic"
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
     if opset is not None:
         require_opset(opset)
     destination = pathlib.Path(path)
@@ -120,16 +126,16 @@ def export(
             labels=labels,
             image_input=image_input,
         )
-        prepared = network.preprocessing and network.preprocessing.for_channels(network.channels)
-        network = dataclasses.replace(network, preprocessing=prepared)
-        require_pixels(form, prepared)
-        named = dynamic and network.front_end == "aten"
-        plain = normalise(network.graph, None if dynamic else network.size, network.layout, named=named)
+        preparation = network.preprocessing and network.preprocessing.for_channels(network.channels)
+        network = dataclasses.replace(network, preprocessing=preparation)
+        require_pixels(form, preparation)
+        network, plain = prepared(network, PRECISIONS[precision])
+        form = dataclasses.replace(form, precision=network.precision)
         if network.smallest is not None:
             form = dataclasses.replace(form, size=network.size, smallest=_smallest(plain.graph, network))
         lowered = lower(plain, rules, layout=network.layout)
         passes.RemoveUnusedNodesPass()(lowered.model)
-        model = written(lowered.model, form, opset, prepared)
+        model = written(lowered.model, form, opset, preparation)
         contract = contract_of(network, model, rules, {"passed": None}, form, data_of(model, temporary))
         write(model, contract, temporary)
         if not verify:
@@ -139,18 +145,21 @@ def export(
         except VerificationError as error:
             raise VerificationError("; ".join(filter(None, (str(error), _infinite(network))))) from error
         if not verification.passed:
-            every = lower(plain, rules, layout=network.layout, all_kept=True)
-            raise VerificationError(_failure(verification, every, network, rules))
+            raise VerificationError(_failure(verification, plain, network, rules))
         stamp(dataclasses.replace(contract, verified=verification.summary()), temporary)
     return Export(destination, verification, contract.source)
 
 
-def _failure(verification: Verification, lowered: Lowered, network: Network, rules: MaskRules) -> str:
+def _failure(verification: Verification, plain: ir.Model, network: Network, rules: MaskRules) -> str:
     """What an export says whose proof does not hold: the table, and where to look."""
-    where = _infinite(network)
-    if not verification.differs:
-        head = "float32 cannot tell whether graph and reference agree"
-        where = where or "its values grow beyond what float32 tells apart; check the weights"
+    where, lowered = _infinite(network), lower(plain, rules, layout=network.layout, all_kept=True)
+    beyond = overflow(lowered, plain, network) if network.precision == "float16" else None
+    if beyond:
+        head = "float16, which ends at 65504, does not hold the values of this network"
+        where = f"{beyond}; export it in float32"
+    elif not verification.differs:
+        head = f"{network.precision} cannot tell whether graph and reference agree"
+        where = where or _too_coarse(network)
     elif verification.infinite:
         head = "the network itself gives NaN or infinity where so many pixels are removed"
         where = where or "it divides by, or takes the logarithm of, what is then 0; add a small number to that in it"
@@ -163,6 +172,13 @@ def _failure(verification: Verification, lowered: Lowered, network: Network, rul
         first = next((step for step in trace(lowered, network, rules) if step.difference > least), None)
         where = where or f"first node that differs: {first or 'none of those that both have'}"
     return f"{head}; nothing was published\n{verification}\n{where}"
+
+
+def _too_coarse(network: Network) -> str:
+    """Why nothing can be told of a network, and what to do."""
+    if network.precision == "float16":
+        return "rounding its weights and maps to float16 changes its answers as much as a fault would; use float32"
+    return f"its values grow beyond what {network.precision} tells apart; check the weights"
 
 
 def _infinite(network: Network) -> str:

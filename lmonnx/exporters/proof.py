@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmonnx.errors import SourceError, VerificationError
+from lmonnx.exporters.rounding import each_rounded
 from lmonnx.exporters.sources.network import Array, Network, Reference
 from lmonnx.exporters.verification import CEILINGS, FLOOR, ORIGINAL, SLACK, Row, Verification
 from lmonnx.masking import MaskRules
-from lmonnx.runtime.form import Form
+from lmonnx.runtime.form import Form, Precision
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
 
 #: Probabilities below this are not told apart; float32 holds them to 1e-38.
 LEAST = 1e-30
+#: What float32 tells apart.
+EPSILON = float(np.finfo(np.float32).eps)
 ROWS_AT_ONCE = 4
 #: Masks of the suite that a graph of any size is tried with at other sizes; nothing removed is the first.
 SHORT = ("all True", "all False", "16 px patches")
@@ -94,7 +98,8 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """Compares an exported graph with the reference, and with the original network where nothing is removed.
 
     The reference in float64 is the measure, in float32 the yardstick. A graph of any size is asked at the network's
-    size with the whole suite, and at two others with a part of it.
+    size with the whole suite, and at two others with a part of it. A graph in float16 is run as a processor that
+    computes in it does, see :mod:`lmonnx.exporters.rounding`.
 
     Args:
         runner: the written file, on a CPU.
@@ -106,6 +111,11 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
         VerificationError: if the graph and the reference cannot be compared at all.
         ModelError: if the graph does not run.
     """
+    with each_rounded(runner) if network.precision == "float16" else nullcontext(runner) as running:
+        return _proven(running, network, rules)
+
+
+def _proven(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     reference = _answering(runner.contract.form, network.reference(rules))
     main = _asked(runner, network, reference, network.size, suite(network.size))
     scales = _scales(main.exact)
@@ -162,7 +172,7 @@ class _Answers:
     graph: tuple[Array, ...]
     original: tuple[Array, ...]
     coarse: tuple[tuple[Array, ...], tuple[Array, ...]] | None
-    ceiling: float
+    precision: Precision
 
     def rows(self, scales: list[float], where: str) -> list[Row]:
         """One for each mask, and one for the original network, whose names end in ``where``."""
@@ -171,10 +181,11 @@ class _Answers:
         # The law that the reference itself has to obey: an all-True mask, the first, gives the original's output.
         (original,) = _differences(self.original, [a[:1] for a in self.exact], scales)
         if self.coarse is not None:
-            rounding = max(_differences(*self.coarse, scales))
-            theirs = [max(one, rounding) for one in theirs]
-        rows = [Row(name + where, mine[i], theirs[i], self.ceiling) for i, name in enumerate(self.masks)]
-        return [*rows, Row(ORIGINAL + where, original, theirs[0], self.ceiling)]
+            rounding = np.max(_differences(*self.coarse, scales))  # NaN if any is
+            growth = np.maximum(1, np.divide(theirs, max(theirs[0], EPSILON))) if self.precision == "float16" else 1
+            theirs = np.maximum(theirs, growth * rounding).tolist()
+        rows = [Row(name + where, mine[i], theirs[i], self.precision) for i, name in enumerate(self.masks)]
+        return [*rows, Row(ORIGINAL + where, original, theirs[0], self.precision)]
 
 
 def _asked(
@@ -197,9 +208,10 @@ def _asked(
     plain = _answering(form, lambda a, _: network.plain(a))
     coarse = None
     if network.precision != "float32":
-        everything = np.ones_like(mask)
+        everything, rounded = np.ones_like(mask), network.rounded or network.plain
         whole = _comparable(_in_parts(reference, asked.exact, everything), kinds)
-        coarse = _comparable(_in_parts(plain, image, everything), kinds), whole
+        single = _in_parts(_answering(form, lambda a, _: rounded(a)), image, everything)
+        coarse = _comparable(single, kinds), whole
     return _Answers(
         masks=tuple(masks),
         exact=_comparable(exact, kinds),
@@ -207,7 +219,7 @@ def _asked(
         graph=_comparable(graph, kinds),
         original=_comparable(plain(image[:1], mask[:1]), kinds),
         coarse=coarse,
-        ceiling=CEILINGS[network.precision],
+        precision=network.precision,
     )
 
 

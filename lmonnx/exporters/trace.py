@@ -72,6 +72,31 @@ def trace(lowered: Lowered, network: Network, rules: MaskRules) -> list[Step]:
     return steps
 
 
+def overflow(lowered: Lowered, plain: ir.Model, network: Network) -> str | None:
+    """The first node of a float16 network that gives infinity or NaN at a position that is kept; None if none does.
+
+    Args:
+        lowered: the graph, with every value at all positions that it keeps.
+        plain: what it was lowered from.
+        network: likewise.
+    """
+    masks = suite(network.size)
+    image = images(len(masks), network.channels, network.size)
+    for i, (name, mask) in enumerate(masks.items()):
+        made = _run(lowered, image[i : i + 1], mask[None])
+        for node in plain.graph:
+            for value in (str(value.name) for value in node.outputs):
+                data, kept = made.get(value, (np.zeros(1), None))
+                if data.dtype.kind == "f" and not np.isfinite(data[_everywhere(kept, data)]).all():
+                    return f"{node.op_type} {node.name!r} gives infinity or NaN, first with the mask {name!r}"
+    return None
+
+
+def _everywhere(kept: Array | None, data: Array) -> Array:
+    """The positions that ``kept`` keeps, in the shape of ``data``; all if there is no mask."""
+    return np.ones(data.shape, bool) if kept is None else np.broadcast_to(kept, data.shape)
+
+
 def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, Array | None]]:
     """Data and mask of every value of the source that a node of the graph makes."""
     wanted: dict[str, tuple[str, str | None]] = {}
@@ -89,6 +114,7 @@ def _run(lowered: Lowered, image: Array, mask: Array) -> dict[str, tuple[Array, 
         onnx.save(proto, path)
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # keeps every value
+        options.log_severity_level = 4  # what goes wrong is raised
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         found = dict(zip(inner, session.run(inner, {"image": image, "mask": mask}), strict=True)) | {"mask": mask}
     return {name: (found[data], None if kept is None else found[kept]) for name, (data, kept) in wanted.items()}
@@ -106,7 +132,7 @@ def _compared(data: Array, kept: Array | None, expected: reference.Masked | torc
     wanted = (expected.data if isinstance(expected, reference.Masked) else expected).numpy()
     if data.shape != wanted.shape or (kept is None) == masked:
         return np.inf, False
-    here = np.ones(data.shape, bool) if kept is None else np.broadcast_to(kept, data.shape)
+    here = _everywhere(kept, data)
     there = np.broadcast_to(expected.mask.numpy(), data.shape) if isinstance(expected, reference.Masked) else here
     both = here & there
     if not both.any() or data.dtype.kind != "f":

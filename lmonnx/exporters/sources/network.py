@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from lmonnx.exporters.ops.builder import extents
 from lmonnx.masking import MaskRules
+from lmonnx.runtime.form import Precision
 from lmonnx.runtime.preprocessing import Preprocessing
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Precision: TypeAlias = Literal["float32", "float16", "int8"]
 #: (image [n, C, H, W] float, mask [n, 1, H, W] bool) -> the outputs, in the dtype of the image.
 Reference: TypeAlias = Callable[[Array, Array], tuple[Array, ...]]
 
@@ -40,6 +40,7 @@ class Network:
             dequantise.
         smallest: pixels a side from which on the graph takes images of any size; None if of one size only. ``size`` is
             then that of the proof and of photographs.
+        rounded: of a network in float16 the same as ``plain``, with each of its values rounded to float16.
     """
 
     graph: ir.Model
@@ -53,6 +54,7 @@ class Network:
     origin: Mapping[str, Any]
     precision: Precision = "float32"
     smallest: int | None = None
+    rounded: Callable[[Array], tuple[Array, ...]] | None = None
 
     @property
     def channels(self) -> int:

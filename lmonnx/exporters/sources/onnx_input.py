@@ -9,11 +9,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lmonnx.errors import OptionError, SourceError
-from lmonnx.exporters.graphs import infer_shapes, take_over
+from lmonnx.exporters.graphs import infer_shapes, to_float32
 from lmonnx.exporters.indexing import recognise_gathers
 from lmonnx.exporters.normalise import inlined
 from lmonnx.exporters.ops.builder import extents
-from lmonnx.exporters.sources.network import CHANNELS, Precision
+from lmonnx.exporters.sources.network import CHANNELS
+from lmonnx.runtime.form import Precision
 
 #: What the inputs of floating images become, and what to do about others.
 FLOATING = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
@@ -75,7 +76,7 @@ def with_image(path: pathlib.Path, source: ir.Model, name: str | None) -> Given:
     infer_shapes(model)
     recognise_gathers(model.graph)
     precision = _precision(model.graph, image)
-    _to_float32(model.graph)
+    to_float32(model.graph)
     return Given(model, image, kind, unread, precision)
 
 
@@ -145,18 +146,6 @@ def _from_float32(graph: ir.Graph, image: ir.Value) -> ir.Value:
     first = next(iter(graph), None)
     graph.append(cast) if first is None else graph.insert_before(first, cast)
     return given
-
-
-def _to_float32(graph: ir.Graph) -> None:
-    """Outputs of float16 as float32, under the same names."""
-    for value in [value for value in graph.outputs if value.dtype == ir.DataType.FLOAT16]:
-        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{value.name}/cast")
-        cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
-        readers = [(use.node, use.idx) for use in value.uses() if use.node is not cast]
-        graph.append(cast)
-        take_over(value, cast)
-        for node, place in readers:
-            node.replace_input_with(place, value)
 
 
 def _precision(graph: ir.Graph, image: ir.Value) -> Precision:
