@@ -101,7 +101,7 @@ class Description:
             ("labels", _labels(contract.labels)),
             ("rules", _pairs(contract.rules)),
             *_source(contract.source),
-            ("proof", _proof(contract.verified)),
+            ("proof", _proof(contract.verified, contract.form.precision or "float32")),
             ("versions", _pairs(contract.versions, " ") or "not recorded"),
         ]
 
@@ -208,12 +208,12 @@ def _pairs(values: Mapping[str, Any], between: str = "=") -> str:
     return ", ".join(f"{key}{between}{value}" for key, value in values.items())
 
 
-def _proof(verified: Mapping[str, Any]) -> str:
+def _proof(verified: Mapping[str, Any], precision: str) -> str:
     """What the exporter found when it compared the graph with the reference."""
     if verified.get("passed") is None:
         return "not made; lmonnx verify makes it"
     masks, undecided = (verified.get(key) for key in ("masks", "undecided"))
     rows = f" on {len(masks)} masks" if isinstance(masks, list) else ""
-    open_ = f", of which float32 cannot tell {len(undecided)}" if isinstance(undecided, list) and undecided else ""
+    open_ = f", of which {precision} cannot tell {len(undecided)}" if isinstance(undecided, list) and undecided else ""
     found = f"largest difference {verified.get('largest', '?')}, allowed {verified.get('tolerance', '?')}"
     return f"{'passed' if verified['passed'] is True else 'FAILED'}{rows}{open_}: {found}"
