@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 import lmonnx
+from lmonnx.deploy.triton import CONFIG, Kind, Precision, Settings, write
 from lmonnx.errors import MissingExtraError, OptionError
 from lmonnx.options import Numbers, one_line_errors, parse_mask, parse_rules, read_labels, run_many
 from lmonnx.runtime import Prediction, predict_many
@@ -300,6 +301,52 @@ def doctor() -> None:
     diagnosis = diagnose()
     click.echo(diagnosis)
     sys.exit(1 if diagnosis.problems else 0)
+
+
+@main.group()
+def deploy() -> None:
+    """Write what a production runtime needs beside an exported file."""
+
+
+@deploy.command()
+@click.argument("model", type=FILE)
+@click.option("--repository", required=True, type=FILE, metavar="DIR", help="Folder that Triton is started with.")
+@click.option("--name", help="Of the model. [default: name of the file]")
+@click.option("--version", default=1, type=click.IntRange(1), show_default=True, help="Of the model.")
+@click.option("--overwrite", is_flag=True, help="Replace the version and the configuration if they exist.")
+@click.option(
+    "--one-image",
+    is_flag=True,
+    help="A request has one image and any number of masks; Triton does not join requests then.",
+)
+@click.option("--max-batch-size", type=int, help="Rows of a request, and of joined ones, at most. [default: 32]")
+@click.option(
+    "--preferred",
+    type=Numbers(int, *range(1, 17)),
+    default=(),
+    metavar="N,…",
+    help="Rows that are computed at once as soon as there are so many. [default: Triton's choice]",
+)
+@click.option("--delay", type=int, help="Microseconds that a request waits for others to be joined. [default: 100]")
+@click.option("--instances", default=1, type=int, show_default=True, help="Of the model, on each GPU or on the CPU.")
+@click.option(
+    "--kind",
+    type=click.Choice(get_args(Kind)),
+    default="auto",
+    show_default=True,
+    help="What computes; auto takes all GPUs, or the CPU if there are none.",
+)
+@click.option("--tensorrt", is_flag=True, help="What TensorRT knows is computed by it; the proof was made without.")
+@click.option("--tensorrt-precision", type=click.Choice(get_args(Precision)), help="[default: that of the graph]")
+@click.option("--tensorrt-workspace", type=int, metavar="BYTES", help="Memory for TensorRT. [default: 1 GiB]")
+@one_line_errors
+def triton(
+    model: pathlib.Path, repository: pathlib.Path, name: str | None, version: int, overwrite: bool, **options: Any
+) -> None:
+    """Write MODEL, an exported file, into a model repository of Triton Inference Server, whole or not at all."""
+    settings = Settings(**options)
+    folder = write(model, repository, name=name, version=version, overwrite=overwrite, settings=settings)
+    click.echo(f"wrote {folder / str(version)} and {folder / CONFIG}")
 
 
 def _json(value: Any) -> str:

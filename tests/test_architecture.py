@@ -19,6 +19,7 @@ ALLOWED = {
     "runtime": (VOCABULARY | {"lmonnx.runtime"}, {"onnxruntime"}),
     "explain": (VOCABULARY | {"lmonnx", "lmonnx.explain", "lmonnx.runtime"}, {"onnxruntime"}),
     "evaluate": (VOCABULARY | {"lmonnx.evaluate", "lmonnx.explain", "lmonnx.runtime"}, set()),
+    "deploy": ({"lmonnx.errors", "lmonnx.deploy", "lmonnx.runtime"}, set()),
     "exporters": (
         VOCABULARY | {"lmonnx", "lmonnx.exporters", "lmonnx.reference", "lmonnx.runtime"},
         {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"},

@@ -1,0 +1,1 @@
+"""What a production runtime needs beside an exported file. Never imports torch or onnx."""
