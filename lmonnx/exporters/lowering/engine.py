@@ -17,6 +17,7 @@ from lmonnx.errors import Offence, OptionError, SourceError, UnsupportedOpError
 from lmonnx.exporters.lowering import rules as _rules
 from lmonnx.exporters.lowering.dense import recognise_dense
 from lmonnx.exporters.lowering.gates import close_gates
+from lmonnx.exporters.lowering.order import EXTENTS, arrange
 from lmonnx.exporters.lowering.patterns import NCHW_TO_NHWC, NHWC_TO_NCHW, recognise_blocks
 from lmonnx.exporters.lowering.reach import note_rings
 from lmonnx.exporters.lowering.registry import FIXED, INTERNAL_DOMAIN, RULES, Operand, Refused
@@ -43,8 +44,6 @@ class Unknown:
 
 #: Operators any of whose operands may be masked; of the others only the first.
 JOINING = {*JOINS, "Concat", "Einsum", "MatMul"}
-#: Operators that read no pixel.
-EXTENTS = ("Shape", "Size")
 FOREIGN = "it belongs to the domain {!r}, and only standard operators are known"
 
 
@@ -87,6 +86,7 @@ def lower(source: ir.Model, rules: MaskRules, *, layout: str = "NCHW", all_kept:
     last = _Lowering(source, rules, layout)
     lowered = last.run()
     close_gates(lowered.model.graph, last.op)
+    arrange(lowered.model.graph)
     return lowered
 
 
