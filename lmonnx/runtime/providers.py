@@ -82,6 +82,8 @@ def open_session(
         raise OptionError(f"threads={threads!r} is not a positive number; None takes all processors")
     options = runtime.SessionOptions()
     options.use_deterministic_compute = True
+    # A plan of the memory for a shape is laid out beside what the first run of that shape took, which stays taken.
+    options.enable_mem_pattern = False
     options.intra_op_num_threads = threads or processors()
     if trace is not None:
         options.enable_profiling, options.profile_file_prefix = True, trace

@@ -1,9 +1,9 @@
 """The order of the nodes in the file, which decides how much memory onnxruntime takes.
 
 onnxruntime (1.31) runs nodes in an order of its own: it walks back from the outputs, and of what a node reads it
-computes first what stands last in the file; its blocked convolutions stand there in the order of such a walk. A mask that
-is spread to many channels should be computed right before the map that it is for, not at the start, to be held until
-then. In that order it is if the file holds
+computes first what stands last in the file; its blocked convolutions stand there in the order of such a walk. A mask
+that is spread to many channels should be computed right before the map that it is for, not at the start, to be held
+until then. In that order it is if the file holds
 
 - what depends on the image by depth, the shortest way first, so that the shortcut of a residual block stands before the
   branch, whose zeros need masks;
