@@ -102,7 +102,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def run_many(job: Callable[[Bar], Outcome], label: str, rows: int, unit: str, quiet: bool) -> NoReturn:
-    """Runs a job on many photographs under a bar, see :class:`Bar`, prints what came of it, and exits with 3 if a photograph failed.
+    """Runs a job on many photographs under a :class:`Bar`, prints what came of it, and exits with 3 if one failed.
 
     Ctrl-C exits with 130, and says how to go on.
     """

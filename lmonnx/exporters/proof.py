@@ -98,11 +98,11 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
     """Compares an exported graph with the reference, and with the original network where nothing is removed.
 
     The reference in float64 is the measure, in float32 the yardstick. A graph of any size is asked at the network's
-    size with the whole suite, and at two others with a part of it. A graph in float16 is run as a processor that
-    computes in it does, see :mod:`lmonnx.exporters.rounding`.
+    size with the whole suite, and at two others with a part of it. A graph in float16 is run on a CPU as a processor
+    that computes in it does, see :mod:`lmonnx.exporters.rounding`.
 
     Args:
-        runner: the written file, on a CPU.
+        runner: the written file.
         network: where it comes from.
         rules: the mask rules that it was lowered with.
 
@@ -111,7 +111,8 @@ def prove(runner: Runner, network: Network, rules: MaskRules) -> Verification:
         VerificationError: if the graph and the reference cannot be compared at all.
         ModelError: if the graph does not run.
     """
-    with each_rounded(runner) if network.precision == "float16" else nullcontext(runner) as running:
+    simulated = network.precision == "float16" and runner.provider == "cpu"
+    with each_rounded(runner) if simulated else nullcontext(runner) as running:
         return _proven(running, network, rules)
 
 
