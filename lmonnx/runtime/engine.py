@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lmonnx.errors import ModelError
 from lmonnx.runtime.batching import Feeds, passes
 from lmonnx.runtime.distributions import import_onnxruntime
-from lmonnx.runtime.interruptible import interruptible
+from lmonnx.runtime.interruptible import RunThread
 from lmonnx.runtime.providers import Provider, first_line, open_session, took_cuda
 
 if TYPE_CHECKING:
@@ -74,12 +74,29 @@ class Engine:
         self.provider = "cuda" if took_cuda(self.session) else "cpu"
         self.records = self.provider == "cuda" and (cuda_options or {}).get(_RECORDS) == "1"
         self.most: int | None = None
+        self._thread = RunThread(always=self.records)
+        self._recorded: Binding | None = None
 
     def holding(self, fixed: Feeds, batch: int | None = None) -> Call:
         """Runs that share the inputs ``fixed``, of one row each; ``batch`` is that of the graph, if it is fixed."""
         if batch is not None:
             fixed = {name: np.repeat(rows, batch, axis=0) for name, rows in fixed.items()}
         return Call(self, fixed, batch)
+
+    def binding(self, fixed: Feeds) -> Binding | None:
+        """Where inputs and outputs live, on CUDA: one place for all calls if runs are recorded, else one a call."""
+        if self.provider != "cuda":
+            return None
+        if not self.records:
+            return Binding(self.session, fixed, "cuda")
+        if self._recorded is None:
+            self._recorded = Binding(self.session, fixed, "cuda", records=True)
+        self._recorded.put(fixed)
+        return self._recorded
+
+    def run(self, call: Callable[[onnxruntime.RunOptions], list[Rows]]) -> list[Rows]:
+        """What ``call`` returns, which Ctrl-C ends."""
+        return self._thread.run(call)
 
     def failure(self, error: Exception) -> ModelError:
         """What is told of an error of onnxruntime's."""
@@ -91,7 +108,7 @@ class Call:
 
     def __init__(self, engine: Engine, fixed: Feeds, batch: int | None) -> None:
         self._engine, self._fixed, self._batch = engine, fixed, batch
-        self._binding = Binding(engine.session, fixed, "cuda", engine.records) if engine.provider == "cuda" else None
+        self._binding = engine.binding(fixed)
 
     def run(self, feeds: Feeds) -> list[Rows]:
         """The outputs, in the order of the graph, for inputs ``feeds`` of n rows each beside those that stay.
@@ -129,9 +146,9 @@ class Call:
     def _once(self, feeds: Feeds) -> list[Rows]:
         engine, binding = self._engine, self._binding
         if binding is not None:
-            return interruptible(lambda options: binding.run(feeds, options))
+            return engine.run(lambda options: binding.run(feeds, options))
         whole = {**self._fixed, **feeds}
-        return interruptible(lambda options: engine.session.run(engine.outputs, whole, options))
+        return engine.run(lambda options: engine.session.run(engine.outputs, whole, options))
 
 
 class Binding:
@@ -151,7 +168,7 @@ class Binding:
         self._binding = session.io_binding()
         self._inputs: dict[str, onnxruntime.OrtValue] = {}
         self._results: list[onnxruntime.OrtValue] = []
-        self._put(fixed)
+        self.put(fixed)
         for output in session.get_outputs():
             if records:
                 value = self._values.ortvalue_from_shape_and_type(_known(output.shape), _TYPES[output.type], device, 0)
@@ -162,12 +179,12 @@ class Binding:
 
     def run(self, feeds: Feeds, options: onnxruntime.RunOptions) -> list[Rows]:
         """The outputs on the host, copied, because the next run writes to where they were."""
-        self._put(feeds)
+        self.put(feeds)
         self._session.run_with_iobinding(self._binding, options)
         results = [value.numpy() for value in self._results] or self._binding.copy_outputs_to_cpu()
         return [rows.copy() for rows in results]
 
-    def _put(self, feeds: Feeds) -> None:
+    def put(self, feeds: Feeds) -> None:
         """Copies inputs to where they are computed with, into what is there already if that has their shape."""
         for name, rows in feeds.items():
             held = self._inputs.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from lmonnx.errors import ModelError
 from lmonnx.runtime import engine as module
 from lmonnx.runtime.engine import Binding, Engine
+from lmonnx.runtime.interruptible import RunThread
 from lmonnx.runtime.session import Runner
 
 GraphFile = Callable[..., Path]
@@ -102,22 +104,59 @@ def test_other_failures_are_told_as_they_are(graph_file: GraphFile, image: np.nd
     assert session.shapes == [11]
 
 
+def on_cuda(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The path of CUDA, on onnxruntime's binding for the CPU."""
+    engine.provider = "cuda"
+    monkeypatch.setattr(
+        module, "Binding", lambda session, fixed, _, records=False: Binding(session, fixed, "cpu", records)
+    )
+    return engine
+
+
 @pytest.mark.parametrize("batch", [None, 4])
 def test_inputs_that_stay_are_bound_once(
     graph_file: GraphFile, image: np.ndarray, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch, batch: int | None
 ) -> None:
-    """The path of CUDA, on onnxruntime's binding for the CPU."""
-    engine = Engine(str(graph_file(batch=batch)), "cpu", 1)
+    engine = on_cuda(Engine(str(graph_file(batch=batch)), "cpu", 1), monkeypatch)
     copied: list[str] = []
-    put = Binding._put
-    monkeypatch.setattr(Binding, "_put", lambda self, feeds: copied.extend(feeds) or put(self, feeds))
-    engine.provider = "cuda"
-    monkeypatch.setattr(module, "Binding", lambda session, fixed, *_: Binding(session, fixed, "cpu"))
+    put = Binding.put
+    monkeypatch.setattr(Binding, "put", lambda self, feeds: copied.extend(feeds) or put(self, feeds))
     call = engine.holding({"image": image}, batch)
     found = [call.run({"mask": masks[i : i + 4]})[0] for i in (0, 4)]
     assert copied == ["image", "mask", "mask"]
     plain = Runner(graph_file(), "cpu", threads=1).run(image, masks[:8])["scores"]
     np.testing.assert_allclose(np.concatenate(found), plain, atol=1e-5)
+
+
+def test_recorded_runs_are_of_one_thread_and_one_place(
+    graph_file: GraphFile, image: np.ndarray, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = graph_file(batch=4)
+    engine = on_cuda(Engine(str(path), "cpu", 1), monkeypatch)
+    engine.records, engine._thread = True, RunThread(always=True)
+    where: set[tuple[int, ...]] = set()
+    run = Binding.run
+
+    def noted(binding: Binding, feeds: Any, options: Any) -> Any:
+        found = run(binding, feeds, options)
+        values = [*binding._inputs.values(), *binding._results]
+        where.add((threading.get_ident(), *(value.data_ptr() for value in values)))
+        return found
+
+    monkeypatch.setattr(Binding, "run", noted)
+    results: list[np.ndarray] = []
+
+    def ask(picture: np.ndarray) -> None:
+        call = engine.holding({"image": picture}, 4)
+        results.extend(call.run({"mask": masks[i : i + 4]})[0] for i in (0, 4))
+
+    ask(image)
+    thread = threading.Thread(target=ask, args=(2 * image,))
+    thread.start()
+    thread.join()
+    assert len(where) == 1
+    plain = [Runner(path, "cpu", threads=1).run(factor * image, masks[:8])["scores"] for factor in (1, 2)]
+    np.testing.assert_allclose(np.concatenate(results), np.concatenate(plain), atol=1e-4)
 
 
 def test_a_recorded_run_reads_and_writes_the_same_memory(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from lmonnx.runtime.ahead import ahead
-from lmonnx.runtime.interruptible import interruptible
+from lmonnx.runtime.interruptible import RunThread
 
 
 def slow(nodes: int, side: int = 1500) -> onnxruntime.InferenceSession:
@@ -37,34 +40,62 @@ def test_a_signal_ends_a_run_within_a_second(number: signal.Signals, monkeypatch
         raise KeyboardInterrupt
 
     session, feeds = slow(2000), {"x": np.zeros((1500, 1500), np.float32)}
-    before, threads = signal.signal(number, stop), threading.active_count()
+    before, thread = signal.signal(number, stop), RunThread()
     timer = threading.Timer(0.5, signal.raise_signal, [number])
     start = time.perf_counter()
     try:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            interruptible(lambda options: session.run(None, feeds, options))
+            thread.run(lambda options: session.run(None, feeds, options))
     finally:
         signal.signal(number, before)
         timer.join()
     assert time.perf_counter() - start < 1.5
-    assert threading.active_count() == threads
+    assert thread.run(lambda _: "the next one") == "the next one"
 
 
 def test_results_and_errors_come_back() -> None:
     def fail(_: Any) -> None:
         raise ValueError("as it was")
 
-    assert interruptible(lambda _: "result") == "result"
+    runs = RunThread()
+    names = [runs.run(lambda _: threading.current_thread().name) for _ in range(3)]
+    assert names == ["lmonnx-run"] * 3
     with pytest.raises(ValueError, match="as it was"):
-        interruptible(fail)
-    seen: list[Any] = []
-    thread = threading.Thread(
-        target=lambda: seen.append(interruptible(lambda _: threading.current_thread().name)), name="mine"
-    )
-    thread.start()
-    thread.join()
-    assert seen == ["mine"]
+        runs.run(fail)
+    for always, name in ((False, "mine"), (True, "lmonnx-run")):
+        seen: list[Any] = []
+        both = RunThread(always)
+        ask = partial(both.run, lambda _: threading.current_thread().name)
+        thread = threading.Thread(target=lambda ask=ask, seen=seen: seen.append(ask()), name="mine")
+        thread.start()
+        thread.join()
+        assert seen == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_that_was_forked_has_a_thread_of_its_own() -> None:
+    runs = RunThread()
+    assert runs.run(lambda _: "before") == "before"
+    code = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons: there are threads
+        child = os.fork()
+    if not child:
+        try:
+            code = 0 if runs.run(lambda _: "child") == "child" else 1
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_thread_ends_with_its_owner() -> None:
+    runs = RunThread()
+    thread = runs.run(lambda _: threading.current_thread())
+    assert thread.is_alive()
+    del runs
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_items_come_in_order_and_one_is_made_ahead() -> None:
