@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test check release demo mutations fuzz zoo bench dist clean
+.PHONY: test check release demo mutations fuzz zoo portability bench dist clean
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -33,6 +33,11 @@ fuzz: .venv/ready
 # Exports and checks every published network, and writes docs/models.md; goes on where it stopped. Takes hours.
 zoo: .venv/ready
 	$(BIN)/python -m zoo
+
+# Runs the same files in every runtime that can be had, and writes docs/portability.md; goes on where it stopped. Wants
+# Node.js and Chromium (apt-get install chromium), says so where they are missing, and takes about an hour.
+portability: .venv/ready
+	$(BIN)/python -m portability
 
 # What a mask costs on five networks, against the plain graph and the authors' algorithm, and where that time goes;
 # wants a machine to itself for a quarter of an hour.

@@ -1,0 +1,107 @@
+"""docs/portability.md, from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from portability.rows import Row
+from portability.runtimes import RUNTIMES, Runtime
+
+HEAD = """# The same file in every runtime
+
+Made by `make portability`, which installs what it needs into `build/portability` and goes on where it stopped; its
+rows are in `portability/rows.jsonl`. Every file was exported in float32, torchvision's with random weights (`seed:0`)
+at 128×128, at the lowest opset that it has, at the one that it gets if none is asked for, and at the highest. Every
+runtime got the same images and the eight masks of the proof: as pairs, one image with all masks, several images with
+one mask, and each row alone. A number is the largest difference from the PyTorch reference in float64, in units of how
+that varies over the masks, over those masks that float32 can tell; allowed is four times what the float32 reference is
+off, plus 2e-5. Everything ran on a CPU.
+
+Held as well, or the cell says so: outputs are finite, those of the mask that keeps nothing too; what lies under the
+mask, NaN included, changes no bit of any output; a row alone is that row in a batch, within what is allowed.
+"""
+FORMS = {"plain": "", "pixels": "`--image uint8 --softmax`", "any-size": "`--size dynamic`"}
+#: Runtimes that were not tried, and why.
+ELSEWHERE = """
+Not tried: onnxruntime-web on WebGPU and WebNN, TensorRT, CoreML, DirectML and NNAPI (no such device here), and
+onnxruntime for C++ and C# (the same library as in Python, behind other headers).
+"""
+NOTES = {
+    "onnxruntime": "with which lmonnx is tested",
+    "onnxruntime-1.20.0": "the oldest that lmonnx itself runs on",
+    "onnxruntime-1.18.1": "the oldest that reads files of ir_version 10, which all below opset 21 are",
+    "onnxruntime-web": "one thread, headless Chromium",
+    "openvino": "`INFERENCE_PRECISION_HINT=f32`",
+    "openvino-default": "bfloat16, on processors that have it; allowed is 0.3, as for a file in float16",
+    "onnx": "three pairs, bundled network only: it takes seconds a row",
+}
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The whole page, Markdown."""
+    refusals = [row for row in rows if row.runtime == "export"]
+    rows = [row for row in rows if row.runtime != "export"]
+    notes = _notes(rows)
+    parts = [HEAD, _runtimes(rows), ELSEWHERE, "## Every file\n", _files(rows, notes)]
+    parts += [f"{number}. {why}" for why, number in notes.items()]
+    if refusals:
+        parts += ["\nThere is no lower opset than the lowest where an operator is younger:\n"]
+        parts += [f"- `{row.network}`: {row.why}" for row in refusals]
+    return "\n".join(parts) + "\n"
+
+
+def _of(rows: Sequence[Row], runtime: Runtime) -> list[Row]:
+    return [row for row in rows if row.runtime == runtime.key]
+
+
+def _runtimes(rows: Sequence[Row]) -> str:
+    """How each runtime did, one line each."""
+    lines = ["| runtime | version | as the reference | differs | refused | not run | of what is allowed | |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for runtime in RUNTIMES:
+        mine = _of(rows, runtime)
+        counts = [sum(row.verdict == verdict for row in mine) for verdict in ("same", "differs", "refused", "not run")]
+        versions = ", ".join(sorted({row.version for row in mine if row.version})) or "–"
+        shares = [row.difference / row.allowed for row in mine if row.difference is not None and row.allowed]
+        share = f"{100 * max(shares):.0f} %" if shares else "–"
+        cells = [runtime.title, versions, *map(str, counts), share, NOTES.get(runtime.key, "")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _notes(rows: Sequence[Row]) -> dict[str, int]:
+    """What the runtimes said, each once, with its number."""
+    reasons = dict.fromkeys(row.why for row in rows if row.why)
+    return {why: number for number, why in enumerate(reasons, start=1)}
+
+
+def _files(rows: Sequence[Row], notes: dict[str, int]) -> str:
+    """A line for each file, a column for each runtime."""
+    lines = ["| file | opset | allowed | " + " | ".join(_title(rows, runtime) for runtime in RUNTIMES) + " |"]
+    lines.append("|---" * (3 + len(RUNTIMES)) + "|")
+    files = dict.fromkeys((row.network, row.form, row.opset) for row in rows)
+    for network, form, opset in files:
+        mine = {row.runtime: row for row in rows if (row.network, row.form, row.opset) == (network, form, opset)}
+        allowed = next(
+            (f"{row.allowed:.1e}" for row in mine.values() if row.allowed and row.runtime != "openvino-default"), ""
+        )
+        cells = [_cell(mine.get(runtime.key), notes) for runtime in RUNTIMES]
+        name = f"`{network}` {FORMS[form]}".strip()
+        lines.append(f"| {name} | {opset} | {allowed} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _title(rows: Sequence[Row], runtime: Runtime) -> str:
+    versions = {row.version for row in _of(rows, runtime) if row.version}
+    return " ".join([runtime.title, *sorted(versions)])
+
+
+def _cell(row: Row | None, notes: dict[str, int]) -> str:
+    if row is None:
+        return "not run"
+    note = f" ({notes[row.why]})" if row.why else ""
+    if row.verdict == "same":
+        return f"{row.difference:.1e}"
+    if row.verdict == "differs":
+        return f"**{row.difference:.1e}**{note}"
+    return f"**refused**{note}" if row.verdict == "refused" else f"not run{note}"

@@ -1,0 +1,177 @@
+"""The runtimes of the table: how each is installed, and how it is asked. All of it goes to ``build/portability``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmonnx.exporters.verification import CEILINGS
+from portability import browser
+
+ROOT = Path(__file__).parent.parent
+RUNNERS = Path(__file__).parent / "runners"
+BUILD = ROOT / "build" / "portability"
+NODE = BUILD / "node"
+#: What onnxruntime-node's own script downloads is for CUDA; nothing here needs it.
+NPM = ("npm", "install", "--ignore-scripts", "--no-fund", "--no-audit", "--no-package-lock")
+#: onnxruntime -> what has to be installed with it.
+OLD = {"1.20.0": (), "1.18.1": ("numpy<2",)}
+
+
+class MissingError(Exception):
+    """A runtime cannot be had on this machine; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One column of answers.
+
+    Attributes:
+        key: what a row calls it.
+        title: what the page calls it.
+        command: makes what it needs, once, and returns what runs it; MODEL, QUESTIONS, ANSWERS and the names of
+            questions follow. Raises :class:`MissingError` where that cannot be had.
+        version: what would answer; a row of another version is made again.
+        environment: variables beside the usual ones.
+        networks: what it is asked about, everything if None.
+        questions: which, all if empty.
+        allowed: what an answer may be off, if the runtime computes in less than float32 though the file does not.
+    """
+
+    key: str
+    title: str
+    command: Callable[[], list[str]]
+    version: Callable[[], str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[str, ...] | None = None
+    questions: tuple[str, ...] = ()
+    allowed: float | None = None
+
+
+def environment(runtime: Runtime) -> dict[str, str]:
+    """That of a runner: without what concerns the Python that asks, and with the folder of packages."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**kept, "NODE_PATH": str(packages() or ""), "PYTHONPATH": str(ROOT), **runtime.environment}
+
+
+def packages() -> Path | None:
+    """The ``node_modules`` with onnxruntime-node and onnxruntime-web; None if there is none.
+
+    That which ``make portability`` installs, or the one that ``LMONNX_NODE_MODULES`` names.
+    """
+    named = os.environ.get("LMONNX_NODE_MODULES")
+    places = [Path(named)] if named else [NODE / "node_modules"]
+    return next((place for place in places if (place / "onnxruntime-node").is_dir()), None)
+
+
+def _here(runner: str, package: str) -> Callable[[], list[str]]:
+    """A runner in the environment that asks."""
+
+    def command() -> list[str]:
+        if importlib.util.find_spec(package) is None:
+            raise MissingError(f"{package} is not installed; pip install '.[dev]'")
+        return [sys.executable, str(RUNNERS / runner)]
+
+    return command
+
+
+def _old(version: str) -> Callable[[], list[str]]:
+    """An onnxruntime of old, in an environment of its own."""
+
+    def command() -> list[str]:
+        python = BUILD / f"onnxruntime-{version}" / "bin" / "python"
+        if not (python.parent / "done").exists():
+            _run([sys.executable, "-m", "venv", "--clear", str(python.parent.parent)])
+            _run([str(python), "-m", "pip", "install", "--quiet", f"onnxruntime=={version}", *OLD[version]])
+            (python.parent / "done").touch()
+        return [str(python), str(RUNNERS / "onnxruntime_python.py")]
+
+    return command
+
+
+def node() -> list[str]:
+    """onnxruntime-node.
+
+    Raises:
+        MissingError: without Node, or if its packages cannot be installed.
+    """
+    _install_packages()
+    return ["node", str(RUNNERS / "node.cjs")]
+
+
+def web() -> list[str]:
+    """onnxruntime-web.
+
+    Raises:
+        MissingError: without Chromium or Node, or if the packages cannot be installed.
+    """
+    if browser.find() is None:
+        raise MissingError("there is no Chromium; apt-get install chromium, or name one with LMONNX_CHROMIUM")
+    _install_packages()
+    return [sys.executable, str(RUNNERS / "browser.py")]
+
+
+def _install_packages() -> None:
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise MissingError(f"there is no {program}; install Node.js 20 or later")
+    wanted = (RUNNERS / "package.json").read_text(encoding="utf-8")
+    have = NODE / "package.json"
+    if packages() and (os.environ.get("LMONNX_NODE_MODULES") or (have.exists() and have.read_text() == wanted)):
+        return
+    shutil.rmtree(NODE, ignore_errors=True)
+    NODE.mkdir(parents=True)
+    have.write_text(wanted, encoding="utf-8")
+    _run([*NPM, "--prefix", str(NODE)])
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=BUILD)
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["nothing was said"])[-1]
+        raise MissingError(f"{Path(command[0]).name} failed: {last}")
+
+
+def _pinned(package: str) -> Callable[[], str]:
+    return lambda: str(json.loads((RUNNERS / "package.json").read_text())["dependencies"][package])
+
+
+def _installed(package: str) -> Callable[[], str]:
+    def version() -> str:
+        if importlib.util.find_spec(package) is None:
+            return ""
+        return str(importlib.import_module(package).__version__).partition("-")[0]
+
+    return version
+
+
+RUNTIMES = (
+    Runtime("onnxruntime", "onnxruntime", _here("onnxruntime_python.py", "onnxruntime"), _installed("onnxruntime")),
+    *(Runtime(f"onnxruntime-{old}", "onnxruntime", _old(old), lambda old=old: old) for old in OLD),
+    Runtime("onnxruntime-node", "onnxruntime-node", node, _pinned("onnxruntime-node")),
+    Runtime("onnxruntime-web", "onnxruntime-web (WebAssembly)", web, _pinned("onnxruntime-web")),
+    Runtime("openvino", "OpenVINO, float32", _here("openvino_python.py", "openvino"), _installed("openvino")),
+    Runtime(
+        "openvino-default",
+        "OpenVINO, default precision",
+        _here("openvino_python.py", "openvino"),
+        _installed("openvino"),
+        environment={"LMONNX_OPENVINO": "default"},
+        allowed=CEILINGS["float16"],
+    ),
+    Runtime(
+        "onnx",
+        "onnx's ReferenceEvaluator",
+        _here("onnx_reference.py", "onnx"),
+        _installed("onnx"),
+        networks=("scenes-material",),
+        questions=("few", "few hidden"),
+    ),
+)  # fmt: skip
