@@ -3,15 +3,15 @@
     python -m benchmarks.explanation [NETWORK] [--samples 1000] [--rounds 3] [--batch N]
 
 One photograph (noise) is explained by LIME; the plain graph gets as many images at the same batch size, in turns in one
-process. Memory is the most that a process of its own held, for each.
+process. Memory is the most that a process of its own holds, for each; that of the plain graph imports
+onnxruntime and numpy alone.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +26,7 @@ from lmonnx.exporters.sources import resolve
 from lmonnx.runtime.providers import open_session
 from lmonnx.speed.race import race
 
-PREPROCESSING = {"mean": "0.5", "std": "0.5"}
-
-
-def plain_passes(path: Path, shape: tuple[int, ...], samples: int, batch: int) -> None:
-    """``samples`` images through a plain graph."""
-    session = open_session(str(path), "cpu", None)
-    run_plain(session, np.zeros((batch, *shape), np.float32), samples)
+PREPROCESSING = {"mean": (0.5,), "std": (0.5,)}
 
 
 def run_plain(session: object, images: np.ndarray, samples: int) -> None:
@@ -42,26 +36,10 @@ def run_plain(session: object, images: np.ndarray, samples: int) -> None:
         session.run(None, {given.name: images})  # type: ignore[attr-defined]
 
 
-def explanation(path: Path, photo: Path, samples: int, batch: int) -> None:
-    """A whole explanation."""
-    explain(lmonnx.load(path, provider="cpu"), photo, samples=samples, batch_size=batch)
-
-
-def peak(work: Callable[[], None], answer: object) -> None:
-    """The most bytes that this process held, after ``work``."""
-    work()
-    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # type: ignore[attr-defined]
-
-
-def peak_of(work: Callable[[], None]) -> int:
-    """The same of a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    answer = context.SimpleQueue()
-    process = context.Process(target=peak, args=(work, answer))
-    process.start()
-    found: int = answer.get()
-    process.join()
-    return found
+def peak_of(what: str, path: Path, samples: int, batch: int) -> int:
+    """The most bytes that a program holds; see :mod:`benchmarks.peak`."""
+    command = [sys.executable, "-m", "benchmarks.peak", what, str(path), str(samples), str(batch)]
+    return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 @click.command()
@@ -91,10 +69,8 @@ def main(name: str, samples: int, rounds: int, batch: int | None) -> None:
             rounds,
         )
         low, middle, high = times.ratio("explanation", "plain")
-        memory = {
-            "plain": peak_of(partial(plain_passes, plain, shape, samples, size)),
-            "explanation": peak_of(partial(explanation, masked, photo, samples, size)),
-        }
+        files = {"plain": plain, "explanation": masked}
+        memory = {what: peak_of(what, path, samples, size) for what, path in files.items()}
         click.echo(f"{name}: {samples} samples, batches of {size}, {runner.threads} threads")
         for program in ("plain", "explanation"):
             _, seconds, _ = times.quartiles(program)

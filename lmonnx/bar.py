@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -30,7 +31,7 @@ class Bar:
             _Speed(unit),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or not sys.stderr.isatty(),
         )
 
     def __enter__(self) -> Bar:

@@ -201,6 +201,8 @@ def predict(
     nothing (exit code 3 at the end), and the same command run again goes on where it stopped.
     """
     chosen = parse_mask(mask, box, mask_removes)
+    if output is not None and as_json:
+        raise OptionError("--json says how results are printed; what -o writes is JSON without it, leave it out")
     runner = lmonnx.load(model)
     if output is not None:
         options: dict[str, Any] = {"mask_removes": mask_removes, "top": top, "batch_size": batch_size}

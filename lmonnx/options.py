@@ -20,6 +20,9 @@ from lmonnx.errors import LmonnxError, OptionError
 from lmonnx.masking import PRESETS, MaskRules
 from lmonnx.runtime import Box, Outcome
 
+#: The exit code of what Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
+
 
 class Numbers(click.ParamType[Any]):
     """Numbers separated by commas, of which there may be so many; ``repeated`` makes one number as many as most.
@@ -60,6 +63,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             text = _as_typed(str(error)) if isinstance(error, OptionError) else str(error)
             click.echo(f"error: {text}", err=True)
             sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
 
     return run
 
@@ -111,8 +117,8 @@ def run_many(job: Callable[[Bar], Outcome], label: str, rows: int, unit: str, qu
             outcome = job(bar)
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on where this one stopped", err=True)
-        sys.exit(130)
-    click.echo(outcome)
+        sys.exit(INTERRUPTED)
+    click.echo(f"{outcome}; computed on {label}")
     sys.exit(3 if outcome.failed else 0)
 
 

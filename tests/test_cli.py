@@ -342,14 +342,14 @@ def test_folders(folder: Path) -> None:
     assert [line.split(",")[0] for line in printed.output.splitlines()[::2]] == ["photos/a.jpg", "photos/b.jpg"]
 
     predicted = run("predict masked.onnx 'photos/*.jpg' -o out --workers 0")
-    assert (predicted.exit_code, predicted.output) == (0, "2 of 2 photographs done\n")
+    assert (predicted.exit_code, predicted.output) == (0, "2 of 2 photographs done; computed on the CPU\n")
     Path("photos", "c.jpg").write_text("no picture")
     command = "explain masked.onnx photos -o explained --samples 30 --segments 9 --workers 0 --quiet"
     for before in ("", ", 2 were there before"):
         explained = run(command)
         done = 0 if before else 2
         assert explained.exit_code == 3
-        told = f"{done} of 3 photographs done{before}, 1 failed, see explained/errors.jsonl\n"
+        told = f"{done} of 3 photographs done{before}, 1 failed, see explained/errors.jsonl; computed on the CPU\n"
         assert explained.output == told
     assert Path("explained", "a.jpg", "overlay.png").exists()
     other = run(f"{command} --seed 1")
@@ -359,9 +359,13 @@ def test_folders(folder: Path) -> None:
     assert (empty.exit_code, empty.output) == (1, "error: there is no photograph in photos/*.png\n")
 
 
-def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("colour", ["FORCE_COLOR", "NO_COLOR"])
+def test_progress_is_for_terminals(
+    colour: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(colour, "1")
     for terminal, quiet, shown in ((False, False, False), (True, True, False), (True, False, True)):
-        monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         with Bar("the CPU", rows=10, unit="masks", quiet=quiet) as bar:
             bar.begin(images=5, finished=1)
             bar.rows(10)
@@ -370,3 +374,17 @@ def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         assert said.out == ""
         assert ("the CPU" in said.err) == shown
         assert ("2 of 5 photographs" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", said.err)) == shown
+
+
+def test_what_is_written_is_json_already(folder: Path) -> None:
+    said = run("predict masked.onnx photo.jpg -o out --json")
+    assert (said.exit_code, said.output[:31]) == (1, "error: --json says how results ")
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lmonnx, "load", interrupt, raising=False)
+    said = run("predict masked.onnx photo.jpg")
+    assert (said.exit_code, said.output) == (130, "interrupted\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -16,9 +15,13 @@ import numpy.typing as npt
 
 from lmonnx.errors import PublishError
 from lmonnx.explain.segmentation import Labels
+from lmonnx.runtime.written import to_text
 
 FORMAT = 1
 """Version of ``explanation.json``."""
+
+STAGING = ".lmonnx-"
+"""Beginning of the name of a folder in which an explanation is made before it is moved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ class Explanation:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists() and not target.is_dir():
                 raise PublishError(f"{target}: is a file; name a directory for the explanation")
-            staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+            staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=STAGING))
             try:
                 self._write(staging)
                 _move(staging, target)
@@ -126,7 +129,7 @@ class Explanation:
 
         Image.fromarray(self.segments.astype(np.uint16)).save(directory / "segments.png")
         overlay(self).save(directory / "overlay.png")
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        text = to_text(self.to_json(), indent=2)
         (directory / "explanation.json").write_text(text + "\n", encoding="utf-8")
 
     def _segments(self) -> list[dict[str, Any]]:

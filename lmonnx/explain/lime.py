@@ -5,27 +5,22 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lmonnx.errors import OptionError
+from lmonnx.errors import ImageError, OptionError
 from lmonnx.explain import sampling, segmentation, surrogate
 from lmonnx.explain.explanation import Explanation
 from lmonnx.explain.segmentation import Labels
 from lmonnx.runtime.batching import require_batch_size
-from lmonnx.runtime.photos import Photo, path_of
+from lmonnx.runtime.photos import Photo, decode, path_of
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
-
-_Batch = TypeVar("_Batch", bound=npt.NDArray[Any])
-
-
-TUNED_FROM = 500
-"""From so many samples on it is worth measuring which batch size is best."""
+from lmonnx.runtime.tuning import WORTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +68,19 @@ class Lime:
             ImageError: if the photograph cannot be read.
             OptionError: if it is to have more segments than pixels.
         """
-        pixels = preprocessing.crop(photo)
-        return Scene(path_of(photo), pixels, segmentation.superpixels(pixels, self.segments))
+        path = path_of(photo)
+        picture = decode(photo, path or "the photograph")
+        try:
+            pixels = preprocessing.crop(picture)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}" if path else str(error)) from error
+        return Scene(path, pixels, segmentation.superpixels(pixels, self.segments))
 
     def rows_at_once(self, runner: Runner) -> int:
         """Masks in a pass: those asked for, or what is best here, which is measured where that is worth it."""
         if self.batch_size is not None:
-            return runner.batch or self.batch_size
-        return runner.tune() if self.samples >= TUNED_FROM else runner.rows_at_once
+            return runner.batch or min(self.batch_size, self.samples)
+        return runner.tune() if self.samples >= WORTH else min(runner.rows_at_once, self.samples)
 
 
 def explain(
@@ -131,19 +131,26 @@ def explained(runner: Runner, scene: Scene, lime: Lime, tell: Callable[[int], No
     labels, rows = scene.segments, lime.rows_at_once(runner)
     keep = sampling.keep_vectors(lime.samples, int(labels.max()) + 1, lime.seed)
     if lime.paint is None:
-        image, masks = runner.encode(scene.pixels), sampling.masks(keep, labels, rows)
-        probabilities = runner.probabilities(image, _told(masks, tell), rows)
+        fixed = {"image": runner.encode(scene.pixels)}
+        varying = ({"mask": masks} for masks in sampling.masks(keep, labels, rows))
     else:
         pictures = sampling.painted(keep, labels, scene.pixels, lime.paint, rows)
-        images = (np.concatenate([*map(runner.encode, batch)]) for batch in pictures)
-        probabilities = runner.probabilities(_told(images, tell), np.ones((1, 1, *labels.shape), np.bool_), rows)
-    require_class(lime.target, probabilities.shape[1])
-    index = int(probabilities[0].argmax()) if lime.target is None else lime.target
-    fitted = surrogate.fit(keep, probabilities[:, index])
+        fixed = {"mask": np.ones((1, 1, *labels.shape), np.bool_)}
+        varying = ({"image": np.concatenate([*map(runner.encode, batch)])} for batch in pictures)
+    index, answers = lime.target, list[npt.NDArray[np.float32]]()
+    for _, probabilities in runner.answers(fixed, varying, rows):  # of a thousand classes one is kept
+        require_class(index, probabilities.shape[1])
+        index = int(probabilities[0].argmax()) if index is None else index
+        answers.append(probabilities[:, index].copy())
+        if tell is not None:
+            tell(len(probabilities))
+    assert index is not None
+    support = np.concatenate(answers)
+    fitted = surrogate.fit(keep, support)
     return Explanation(
         index=index,
         name=runner.label(index),
-        probability=float(probabilities[0, index]),
+        probability=float(support[0]),
         pixels=scene.pixels,
         segments=labels,
         weights=fitted.weights,
@@ -152,14 +159,6 @@ def explained(runner: Runner, scene: Scene, lime: Lime, tell: Callable[[int], No
         settings=_settings(lime, rows),
         provenance=_provenance(runner, scene),
     )
-
-
-def _told(batches: Iterator[_Batch], tell: Callable[[int], None] | None) -> Iterator[_Batch]:
-    """The batches; each is told of when the next one is asked for."""
-    for batch in batches:
-        yield batch
-        if tell is not None:
-            tell(len(batch))
 
 
 def require_class(target: int | None, classes: int | None) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from lmonnx.errors import LmonnxError, ModelError
-from lmonnx.explain.explanation import Explanation
+from lmonnx.errors import LmonnxError, ModelError, OptionError
+from lmonnx.explain.explanation import STAGING, Explanation
 from lmonnx.explain.lime import Lime, Scene, explained, require_class
-from lmonnx.runtime.finding import find
+from lmonnx.runtime.finding import Found, find
 from lmonnx.runtime.jobs import Outcome, Progress, Record, Silent, run_job
 from lmonnx.runtime.many import require_workers
 from lmonnx.runtime.preprocessing import Preprocessing
@@ -63,12 +64,24 @@ def explain_many(
         PublishError: if the folder cannot be written to.
     """
     lime = Lime(target, samples, segments, seed, batch_size, paint)
-    runner, found = model if isinstance(model, Runner) else Runner(model), find(where, output)
+    runner, found = model if isinstance(model, Runner) else Runner(model), find(where)
     require_class(target, runner.classes)
+    runner.require_probabilities()
+    _require_apart(Path(output), found)
     settings = {"command": "explain", "model": runner.sha256, **asdict(lime)}
     prepare = partial(_scene, lime=lime, preprocessing=runner.preprocessing)
     work = partial(_work, runner=runner, lime=lime, output=Path(output), tell=progress or Silent())
     return run_job(Path(output), settings, found, prepare, work, require_workers(workers), progress)
+
+
+def _require_apart(output: Path, found: Found) -> None:
+    """Refuses a folder in which a photograph stands where the folder of its explanation would.
+
+    Raises:
+        OptionError: if so.
+    """
+    if output.resolve() == found.root.resolve():
+        raise OptionError(f"{output} is the folder of the photographs; name another one for their explanations")
 
 
 def _scene(path: Path, lime: Lime, preprocessing: Preprocessing) -> Scene:
@@ -78,6 +91,9 @@ def _scene(path: Path, lime: Lime, preprocessing: Preprocessing) -> Scene:
 def _work(
     scenes: Iterator[tuple[str, Scene]], runner: Runner, lime: Lime, output: Path, tell: Progress
 ) -> Iterator[tuple[str, Record | LmonnxError]]:
+    for left in output.rglob(f"{STAGING}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    lime.rows_at_once(runner)  # measured before other processes take a part of the processors
     for name, scene in scenes:
         try:
             explanation = explained(runner, scene, lime, tell.rows)

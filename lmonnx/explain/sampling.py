@@ -12,6 +12,9 @@ from lmonnx.explain.segmentation import Labels
 
 Bools = npt.NDArray[np.bool_]
 
+MOST = 1_000_000
+"""Samples, whose choices and answers are in memory together."""
+
 KEEP_PROBABILITY = 0.5
 """Chance of each segment to be kept in a sample."""
 
@@ -31,7 +34,7 @@ def keep_vectors(samples: int, segments: int, seed: int) -> Bools:
         bool ``[samples, segments]``, True = keep.
 
     Raises:
-        OptionError: if ``samples`` is less than 2, or ``seed`` is negative.
+        OptionError: if ``samples`` is less than 2 or more than ``MOST``, or ``seed`` is negative.
     """
     require(samples, seed)
     keep: Bools = np.random.default_rng(seed).random((samples, segments)) < KEEP_PROBABILITY
@@ -43,10 +46,10 @@ def require(samples: int, seed: int) -> None:
     """Refuses numbers that are not.
 
     Raises:
-        OptionError: if ``samples`` is less than 2, or ``seed`` is negative.
+        OptionError: if ``samples`` is less than 2 or more than ``MOST``, or ``seed`` is negative.
     """
-    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 2:
-        raise OptionError(f"samples={samples!r} is not a number of 2 or more; 1000 is usual")
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 2 <= samples <= MOST:
+        raise OptionError(f"samples={samples!r} is not a number from 2 to {MOST}; 1000 is usual")
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"seed={seed!r} is not a number of 0 or more")
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmonnx.errors import OptionError
+from lmonnx.runtime.form import MAX_BATCH
 
 BATCH_SIZE = 32
 """Rows per pass of the network, where nothing else is asked for."""
@@ -25,6 +26,8 @@ def require_batch_size(batch_size: object) -> None:
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise OptionError(f"batch_size={batch_size!r} is not a positive number")
+    if batch_size > MAX_BATCH:
+        raise OptionError(f"batch_size={batch_size!r} is too much; at most {MAX_BATCH} rows are computed at once")
 
 
 def passes(feeds: Feeds, size: int) -> Iterator[tuple[Feeds, int]]:

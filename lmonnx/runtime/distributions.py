@@ -81,6 +81,8 @@ def import_onnxruntime() -> Any:
         if not hasattr(package, "InferenceSession"):
             raise ImportError("files of it are missing")
     except Exception as error:  # a broken installation raises what it likes: ImportError, AttributeError, OSError
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         found = installed()
         if not found:
             raise MissingExtraError(f"onnxruntime is not installed; run: pip install {fitting()}") from error

@@ -27,24 +27,24 @@ class Found:
     names: tuple[str, ...]
 
 
-def find(where: Sequence[str | os.PathLike[str]], beside: str | os.PathLike[str] | None = None) -> Found:
-    """The photographs that ``where`` means, but for those in the folder ``beside``, where a job writes pictures.
+def find(where: Sequence[str | os.PathLike[str]]) -> Found:
+    """The photographs that ``where`` means.
 
-    A folder means all files in it, at any depth, whose names end as those of pictures do; hidden ones are left out. A
-    path that does not exist and holds ``*``, ``?`` or ``[`` is a pattern, in which ``**`` means folders of any depth.
-    Any other path means itself, so that a missing file is told when its turn comes.
+    A folder means all files in it, at any depth, whose names end as those of pictures do; hidden ones are left out, and
+    so are the pictures of explanations. A path that does not exist and holds ``*``, ``?`` or ``[`` is a pattern, in
+    which ``**`` means folders of any depth. Links are followed, and a file that several lead to is taken once. Any
+    other path means itself, so that a missing file is told when its turn comes.
 
     Raises:
         ImageError: if there are none.
     """
     groups = [_group(os.fspath(path)) for path in where]
     files = [file for _, some in groups for file in some]
-    if beside is not None:
-        files = [file for file in files if not Path(file).is_relative_to(os.path.abspath(beside))]
     if not files:
         raise ImageError(f"there is no photograph in {', '.join(os.fspath(path) for path in where)}")
     root = Path(os.path.commonpath([folder for folder, _ in groups]))
-    return Found(root, tuple(sorted({Path(os.path.relpath(file, root)).as_posix() for file in files})))
+    once = {os.path.realpath(file): file for file in sorted(files, key=len, reverse=True)}
+    return Found(root, tuple(sorted(Path(os.path.relpath(file, root)).as_posix() for file in once.values())))
 
 
 def listed(where: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -75,7 +75,8 @@ def _group(path: str) -> tuple[str, list[str]]:
     if _is_pattern(path):
         fixed = path[: next(i for i, letter in enumerate(path) if letter in "*?[")]
         matches = glob.glob(path, recursive=True)
-        inside = (file for match in matches for file in (_below(match) if os.path.isdir(match) else [match]))
+        inside = (file for match in matches for file in (_below(match) if os.path.isdir(match) else [match])
+                  if os.path.isdir(match) or not _is_explanation(os.path.dirname(match)))  # fmt: skip
         return os.path.abspath(os.path.dirname(fixed)), [os.path.abspath(file) for file in inside]
     return os.path.dirname(os.path.abspath(path)), [os.path.abspath(path)]
 
@@ -85,11 +86,23 @@ def _is_pattern(path: str) -> bool:
 
 
 def _below(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+    seen = set[str]()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        where = os.path.realpath(parent)
+        if where in seen or _is_explanation(parent):
+            folders.clear()
+            continue
+        seen.add(where)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _endings():
-                yield os.path.join(parent, name)
+            path = os.path.join(parent, name)
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _endings() and os.path.isfile(path):
+                yield path
+
+
+def _is_explanation(folder: str) -> bool:
+    """Whether a folder holds an explanation, whose pictures are no photographs."""
+    return all(os.path.exists(os.path.join(folder, name)) for name in ("explanation.json", "segments.png"))
 
 
 @cache

@@ -2,28 +2,34 @@
 
 A job's folder holds ``job.json``, what it is; ``results.jsonl``, a line for each photograph that is finished; and
 ``errors.jsonl``, a line for each that the last run could not do. A line is there whole or not at all, and a photograph
-that has one among the results is not done again.
+that has one among the results is not done again. A folder is one process's at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 from lmonnx.errors import LmonnxError, OptionError, PublishError
 from lmonnx.runtime.finding import Found
-from lmonnx.runtime.workers import prepared
+from lmonnx.runtime.workers import prepared, require_main
+from lmonnx.runtime.written import replace_text, to_text
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes in one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 _T = TypeVar("_T")
 
 FORMAT = 1
 """Version of the files of a job."""
 
-JOB, RESULTS, ERRORS = "job.json", "results.jsonl", "errors.jsonl"
+JOB, RESULTS, ERRORS, LOCK = "job.json", "results.jsonl", "errors.jsonl", ".lock"
 
 Record: TypeAlias = Mapping[str, Any]
 """What a line says beside the name of the photograph."""
@@ -105,8 +111,20 @@ def run_job(
         OptionError: if the folder holds results of other settings.
         PublishError: if it cannot be written to.
     """
+    require_main(workers)
     progress = progress or Silent()
-    journal = Journal(folder, {"root": str(found.root), **settings})
+    with Journal(folder, {"root": str(found.root), **settings}) as journal:
+        return _run(journal, found, prepare, work, workers, progress)
+
+
+def _run(
+    journal: Journal,
+    found: Found,
+    prepare: Callable[[Path], _T],
+    work: Work[_T],
+    workers: int,
+    progress: Progress,
+) -> Outcome:
     left = [name for name in found.names if name not in journal.finished]
     progress.begin(len(found.names), len(found.names) - len(left))
     failed: dict[str, str] = {}
@@ -129,11 +147,11 @@ def run_job(
         else:
             journal.finish(name, record)
             progress.image()
-    return Outcome(folder, len(found.names), len(found.names) - len(left), failed)
+    return Outcome(journal.folder, len(found.names), len(found.names) - len(left), failed)
 
 
 class Journal:
-    """The files of a job.
+    """The files of a job, locked for this process until it is closed.
 
     Args:
         folder: made if it does not exist.
@@ -152,14 +170,23 @@ class Journal:
         job = {"format": FORMAT, **settings}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / JOB).exists():
-                _require_same(folder, job)
-            else:
-                _write_whole(folder / JOB, json.dumps(job, indent=2, ensure_ascii=False) + "\n")
-            self.finished = _names(folder / RESULTS)
-            (folder / ERRORS).unlink(missing_ok=True)
+            with contextlib.ExitStack() as held:
+                held.enter_context(_locked(folder))
+                self.finished = _names(folder / RESULTS)
+                if (folder / JOB).exists() and self.finished:
+                    _require_same(folder, job)
+                else:
+                    replace_text(folder / JOB, to_text(job, indent=2) + "\n")
+                (folder / ERRORS).unlink(missing_ok=True)
+                self._held = held.pop_all()
         except OSError as error:
             raise PublishError(f"{folder}: cannot be written: {error}") from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def finish(self, name: str, record: Record) -> None:
         """Writes what came of a photograph."""
@@ -170,12 +197,28 @@ class Journal:
         self._append(ERRORS, {"photo": name, "error": reason})
 
     def _append(self, file: str, record: Record) -> None:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        line = to_text(record) + "\n"
         try:
             with open(self.folder / file, "ab") as stream:
                 stream.write(line.encode())
         except OSError as error:
             raise PublishError(f"{self.folder / file}: cannot be written: {error}") from error
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """A file that is this process's alone, until it is closed or the process ends.
+
+    Raises:
+        OptionError: if another process works in the folder.
+    """
+    file = open(folder / LOCK, "ab")  # noqa: SIM115
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise OptionError(f"another process works in {folder}; wait for it, or name another folder") from None
+    return file
 
 
 def _require_same(folder: Path, job: Mapping[str, Any]) -> None:
@@ -202,9 +245,3 @@ def _names(file: Path) -> frozenset[str]:
         return frozenset(json.loads(line)["photo"] for line in whole.splitlines())
     except (ValueError, KeyError, TypeError) as error:
         raise OptionError(f"{file} holds a line that is not a job's; name another folder") from error
-
-
-def _write_whole(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,13 @@ from lmonnx.errors import LmonnxError, ModelError, OptionError
 from lmonnx.runtime.batching import require_batch_size
 from lmonnx.runtime.finding import find
 from lmonnx.runtime.jobs import Outcome, Progress, Record, Silent, run_job
-from lmonnx.runtime.masks import Box
+from lmonnx.runtime.masks import Box, load
 from lmonnx.runtime.predictions import TOP, Prediction
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.questions import pair
 from lmonnx.runtime.session import Runner
+from lmonnx.runtime.tuning import WORTH
 from lmonnx.runtime.workers import usual_workers
-
-TUNED_FROM = 500
-"""From so many photographs on it is worth measuring which batch size is best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def predict_many(
         progress: is told how far it is.
 
     Raises:
-        ImageError: if there is no photograph.
+        ImageError: if there is no photograph, or the mask cannot be read.
         ModelError: if the graph cannot be loaded, or does not say how to prepare a photograph.
         OptionError: if an option has a value that is not allowed, or the folder holds results of other settings.
         PublishError: if the folder cannot be written to.
@@ -77,8 +76,9 @@ def predict_many(
         raise OptionError(f"top={top!r} is not a positive number of classes")
     if batch_size is not None:
         require_batch_size(batch_size)
-    runner, found = model if isinstance(model, Runner) else Runner(model), find(where, output)
-    kept = asdict(mask) if isinstance(mask, Box) else mask and os.path.abspath(mask)
+    runner, found = model if isinstance(model, Runner) else Runner(model), find(where)
+    runner.require_probabilities()
+    kept = asdict(mask) if isinstance(mask, Box) else mask and _sha256_of(mask)
     settings = {"command": "predict", "model": runner.sha256, "mask": kept, "mask_removes": mask_removes, "top": top}
     prepare = partial(_picture, preprocessing=runner.preprocessing, mask=mask, removes=mask_removes)
     work = partial(_work, runner=runner, rows=batch_size, images=len(found.names), top=top, progress=progress)
@@ -94,6 +94,12 @@ def require_workers(workers: int | None) -> int:
     if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 0):
         raise OptionError(f"workers={workers!r} is not a number of processes; 0 prepares in this one")
     return usual_workers() if workers is None else workers
+
+
+def _sha256_of(mask: str | os.PathLike[str]) -> str:
+    """The content of a mask, after a look whether it is one."""
+    load(mask, os.fspath(mask))
+    return hashlib.sha256(Path(mask).read_bytes()).hexdigest()
 
 
 def _picture(path: Path, preprocessing: Preprocessing, mask: Any, removes: bool) -> _Picture:
@@ -114,7 +120,7 @@ def _work(
     progress: Progress | None,
 ) -> Iterator[tuple[str, Record | LmonnxError]]:
     """Lines, a batch at a time; a photograph that makes a batch fail is found by asking for each alone."""
-    size = rows or (runner.tune() if images >= TUNED_FROM else min(runner.rows_at_once, images))
+    size = min(rows or (runner.tune() if images >= WORTH else runner.rows_at_once), images)
     while some := [*itertools.islice(pictures, size)]:
         try:
             yield from _lines(runner, some, size, top)

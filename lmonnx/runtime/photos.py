@@ -89,6 +89,8 @@ def read(picture: Picture, name: str, convert: Callable[[Image.Image, str], _T])
     path = path_of(picture)
     if path is None:
         raise ImageError(f"{name} is not a path, a PIL image or an array, but {type(picture).__name__}")
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ImageError(f"{path}: is a pipe or a device, not an image file")
     try:
         with Image.open(path) as opened:
             return _upright(opened, path, convert)

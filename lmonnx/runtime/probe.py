@@ -54,7 +54,7 @@ def attempt(provider: Literal["cpu", "cuda"], timeout: float = TIMEOUT) -> Attem
         provider: where to compute.
         timeout: in seconds.
     """
-    command = [sys.executable, "-m", "lmonnx.runtime.probe", provider]
+    command = [sys.executable, "-P", "-m", "lmonnx.runtime.probe", provider]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(

@@ -15,7 +15,7 @@ from lmonnx.runtime import photos as photographs
 from lmonnx.runtime import tuning
 from lmonnx.runtime.ahead import ahead
 from lmonnx.runtime.arrays import Array, Floats, bools, floats, is_array, pixels
-from lmonnx.runtime.batching import BATCH_SIZE, Feeds, batches, passes, require_batch_size
+from lmonnx.runtime.batching import Feeds, batches, passes, require_batch_size
 from lmonnx.runtime.contract import REMEDY, Contract
 from lmonnx.runtime.engine import Engine
 from lmonnx.runtime.masks import Mask
@@ -75,6 +75,7 @@ class Runner:
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from error
         self._tuned: int | None = None
+        self._measured = False
 
     size: tuple[int, int]
     """Height and width of the network's input, in pixels; of a graph that takes any size what photographs become."""
@@ -99,20 +100,24 @@ class Runner:
         model: for this model, provider, number of threads, processor and version of onnxruntime. More than half of the
         memory that is free they never take. Where the graph fixes its batch, nothing is measured.
         """
-        if self._tuned is None and self.batch is None:
-            trials = tuning.tuned(self)
-            self._tuned = tuning.best(trials, free_memory()) if trials else BATCH_SIZE
+        if not self._measured and self.batch is None:
+            trials, self._measured = tuning.tuned(self), True
+            self._tuned = tuning.best(trials, free_memory()) if trials else None
         return self.rows_at_once
 
     @property
     def rows_at_once(self) -> int:
-        """Rows of a pass where nothing else is asked for: the graph's, or those that were measured here, or 32."""
+        """Rows of a pass where nothing else is asked for: the graph's, or those that were measured here, or 32.
+
+        Where nothing was measured and memory is short they are fewer.
+        """
         if self.batch is not None:
             return self.batch
         if self._tuned is None:
             trials = tuning.remembered(self)
-            self._tuned = tuning.best(trials, free_memory()) if trials else None
-        return self._tuned or BATCH_SIZE
+            free = free_memory()
+            self._tuned = tuning.best(trials, free) if trials else tuning.guess(self.size, free)
+        return self._tuned
 
     def label(self, index: int) -> str:
         """Name of a class, ``"class 7"`` if the graph holds no names."""
@@ -266,6 +271,19 @@ class Runner:
             raise ImageError("there is no mask and no image beside the one; an all-True mask removes nothing")
         return np.concatenate(rows)
 
+    def require_probabilities(self) -> None:
+        """Refuses a graph whose first output cannot be turned into probabilities.
+
+        Raises:
+            ModelError: if nothing says what it holds.
+        """
+        name = self._outputs[0]
+        if self.contract.outputs[name] == "unknown":
+            raise ModelError(
+                f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as can be told; "
+                "Runner.run gives its values as they are"
+            )
+
     def _batch_size(self, asked: int | None) -> int:
         if asked is not None:
             require_batch_size(asked)
@@ -276,13 +294,9 @@ class Runner:
 
         ``fixed`` goes along with every batch of ``varying``.
         """
+        self.require_probabilities()
         name = self._outputs[0]
         kind, labels = self.contract.outputs[name], self.contract.labels
-        if kind == "unknown":
-            raise ModelError(
-                f"{self.path}: output {name!r} holds neither logits nor probabilities, as far as can be told; "
-                "Runner.run gives its values as they are"
-            )
         call = self._engine.holding(fixed, self.batch)
         size = self.batch or batch_size
         fed = batches(varying, size)

@@ -1,6 +1,6 @@
 """Batches of more and more rows, timed; see :mod:`lmonnx.runtime.tuning`.
 
-python -m lmonnx.runtime.trials MODEL cpu|cuda THREADS      a line of JSON for each number of rows, fields of a Trial
+python -m lmonnx.runtime.trials MODEL cpu|cuda THREADS SHA256      a line of JSON for each number of rows, a Trial's
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def trials(runner: Runner) -> Iterator[Trial]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for one in trials(Runner(sys.argv[1], "cuda" if sys.argv[2] == "cuda" else "cpu", int(sys.argv[3]))):
+    runner = Runner(sys.argv[1], "cuda" if sys.argv[2] == "cuda" else "cpu", int(sys.argv[3]))
+    if runner.sha256 != sys.argv[4]:
+        sys.exit(f"{runner.path} was replaced")
+    for one in trials(runner):
         sys.stdout.write(json.dumps(asdict(one)) + "\n")
         sys.stdout.flush()

@@ -5,19 +5,23 @@ In a process of its own because what it takes of memory is measured too, and bec
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmonnx.runtime.batching import BATCH_SIZE
 from lmonnx.runtime.distributions import import_onnxruntime
+from lmonnx.runtime.form import MAX_BATCH
+from lmonnx.runtime.written import replace_text
 
 if TYPE_CHECKING:
     from lmonnx.runtime.session import Runner
@@ -28,8 +32,14 @@ FORMAT = 1
 GAIN = 0.03
 """Twice as many rows are worth it if a row then takes less time by this share."""
 
+WORTH = 500
+"""From so many rows on it is worth measuring."""
+
 SHARE = 0.5
 """Of the free memory, what a batch may take."""
+
+ROW = 32 << 20
+"""Bytes that a row of 224×224 pixels takes, of larger networks (ResNet-50 9, MobileNetV3-L 27 millions)."""
 
 TIMEOUT = 120.0
 """Seconds after which what was measured by then has to do."""
@@ -83,8 +93,20 @@ def best(trials: Sequence[Trial], free: int) -> int:
     return max(1, min(wanted, fitting))
 
 
+def guess(size: tuple[int, int], free: int) -> int:
+    """Rows at once where nothing was measured: ``BATCH_SIZE``, or as many as fit if a row takes ``ROW``.
+
+    Args:
+        size: height and width of the image.
+        free: bytes of free memory.
+    """
+    row = ROW * size[0] * size[1] // (224 * 224)
+    return max(1, min(BATCH_SIZE, int(SHARE * free) // max(row, 1)))
+
+
 def _measured(runner: Runner) -> Sequence[Trial]:
-    command = [sys.executable, "-m", _TRIALS, os.path.abspath(runner.path), runner.provider, str(runner.threads)]
+    model = os.path.abspath(runner.path)
+    command = [sys.executable, "-P", "-m", _TRIALS, model, runner.provider, str(runner.threads), runner.sha256]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
@@ -96,7 +118,7 @@ def _measured(runner: Runner) -> Sequence[Trial]:
         why = f"it took more than {TIMEOUT:g} s"
     except OSError as error:
         output, why = "", str(error)
-    trials = tuple(Trial(**json.loads(line)) for line in output.splitlines() if line.endswith("}"))
+    trials = _trials(json.loads(line) for line in output.splitlines() if line.endswith("}"))
     if not trials:
         warnings.warn(f"{runner.path}: the best batch size could not be measured, {why}", RuntimeWarning, stacklevel=4)
     return trials
@@ -109,17 +131,8 @@ def _remember(runner: Runner, trials: Sequence[Trial]) -> Sequence[Trial]:
     entries = [*((machine, known) for machine, known in _entries(runner) if machine != here), (here, trials)]
     machines = [{"machine": machine, "trials": [asdict(trial) for trial in some]} for machine, some in entries]
     text = json.dumps({"format": FORMAT, "sha256": runner.sha256, "machines": machines}, indent=1)
-    try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text + "\n")
-            os.replace(name, file)
-        except OSError:
-            os.unlink(name)
-            raise
-    except OSError:  # a folder of somebody else's
-        pass
+    with contextlib.suppress(OSError):  # a folder of somebody else's
+        replace_text(file, text + "\n")
     return trials
 
 
@@ -129,9 +142,24 @@ def _entries(runner: Runner) -> list[tuple[dict[str, Any], Sequence[Trial]]]:
         content = json.loads(_file(runner).read_text(encoding="utf-8"))
         if (content["format"], content["sha256"]) != (FORMAT, runner.sha256):
             return []
-        return [(entry["machine"], tuple(Trial(**trial) for trial in entry["trials"])) for entry in content["machines"]]
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not ours
+        entries = [(entry["machine"], _trials(entry["trials"])) for entry in content["machines"]]
+        return [(machine, trials) for machine, trials in entries if trials]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not there, or not ours
         return []
+
+
+def _trials(entries: Iterable[Any]) -> Sequence[Trial]:
+    """What was written down.
+
+    Raises:
+        TypeError, KeyError: if it is not of that form.
+        ValueError: if a number is none that is measured.
+    """
+    trials = tuple(Trial(one["rows"], float(one["seconds"]), int(one["memory"])) for one in entries)
+    for one in trials:
+        if not isinstance(one.rows, int) or not 1 <= one.rows <= MAX_BATCH or not 0 < one.seconds < math.inf:
+            raise ValueError(f"{one} was not measured")
+    return trials
 
 
 def _file(runner: Runner) -> Path:

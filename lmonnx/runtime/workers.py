@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lmonnx.errors import ImageError, LmonnxError
+from lmonnx.errors import ImageError, LmonnxError, OptionError
 from lmonnx.runtime.resources import processors
 
 _T = TypeVar("_T")
@@ -67,6 +67,23 @@ def prepared(
         pool.close()
 
 
+#: What is wrong with a script whose main module cannot be imported again.
+GUARD = (
+    "the processes that prepare photographs import the main module, and that cannot be imported again; put what runs "
+    'in it behind `if __name__ == "__main__":`, or pass workers=0'
+)
+
+
+def require_main(workers: int) -> None:
+    """Refuses to start where a process that was started to prepare photographs imports the main module.
+
+    Raises:
+        OptionError: if so.
+    """
+    if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise OptionError(GUARD)
+
+
 class _Pool(Generic[_T]):
     """Processes that can be replaced, and end at once."""
 
@@ -76,11 +93,11 @@ class _Pool(Generic[_T]):
 
     def submit(self, path: Path) -> Future[_T | LmonnxError]:
         try:
-            return self._executor.submit(_tried, self._prepare, path)
+            return self._submit(path)
         except BrokenProcessPool:
             self.close()
             self._open(self._workers)
-            return self._executor.submit(_tried, self._prepare, path)
+            return self._submit(path)
 
     def alone(self, path: Path) -> _T | LmonnxError:
         """What comes of a photograph in a process of its own; the others are new ones afterwards."""
@@ -89,6 +106,8 @@ class _Pool(Generic[_T]):
         try:
             return self.submit(path).result()
         except BrokenProcessPool:
+            if not self._begun.poll():
+                raise OptionError(GUARD) from None
             return ImageError(f"{path}: the process that prepares it dies; is it too large for the memory here?")
         finally:
             self.close()
@@ -102,15 +121,27 @@ class _Pool(Generic[_T]):
         # Not forked: this process has threads of onnxruntime's, which a fork does not take along.
         context = multiprocessing.get_context("spawn")
         held, self._leash = context.Pipe(duplex=False)
-        self._executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_obey, initargs=(held,))
+        self._begun, begin = context.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_obey, initargs=(held, begin))
+
+    def _submit(self, path: Path) -> Future[_T | LmonnxError]:
+        """Starts a process, if there are not enough, in which no Ctrl-C is heard before it says what that means."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return self._executor.submit(_tried, self._prepare, path)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return self._executor.submit(_tried, self._prepare, path)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _obey(held: Connection) -> None:
-    """A process ends when the other end of ``held`` is closed, or its parent dies, whatever it is at.
+def _obey(held: Connection, begin: Connection) -> None:
+    """A process says that it begins, and ends when the other end of ``held`` is closed, or its parent dies.
 
     Ctrl-C reaches every process of a terminal; what it means is for the first one to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin.send_bytes(b"begun")
     threading.Thread(target=_end_with, args=(held,), daemon=True).start()
 
 

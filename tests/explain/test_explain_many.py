@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -63,6 +62,23 @@ def test_what_is_wrong_is_said_before_the_work(block_graph: BlockGraph, folder: 
         with pytest.raises(OptionError, match=f"{next(iter(options))}="):
             explain_many(block_graph(), [folder], tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+    with pytest.raises(OptionError, match="is the folder of the photographs; name another"):
+        explain_many(block_graph(), [folder], folder, workers=0, **OPTIONS)
+
+
+def test_what_a_killed_process_left_is_taken_away(block_graph: BlockGraph, folder: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out" / "inner" / ".lmonnx-abc"
+    left.mkdir(parents=True)
+    (left / "overlay.png").touch()
+    explain_many(block_graph(), [folder], tmp_path / "out", workers=0, **OPTIONS)
+    assert not left.exists()
+
+
+def test_a_long_name(block_graph: BlockGraph, photo: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    photo.save(tmp_path / "photos" / f"{'x' * 246}.png")
+    outcome = explain_many(block_graph(), [tmp_path / "photos"], tmp_path / "out", workers=0, **OPTIONS)
+    assert not outcome.failed
 
 
 PROGRAM = """
@@ -108,7 +124,7 @@ def test_a_job_may_be_ended_at_any_moment(
     assert done.returncode == 3
     assert re_counts(done.stdout) == (24 - 1 - counts[-1], counts[-1])
     assert len({line["photo"] for line in results(out)}) == len(results(out)) == 23
-    assert not [name for name in os.listdir(out) if name.startswith(".") and number != signal.SIGKILL]
+    assert not [path for path in out.rglob(".*") if path.name != ".lock"]
 
 
 def results_of(out: Path) -> list[dict[str, Any]]:

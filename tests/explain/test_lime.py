@@ -91,6 +91,10 @@ def test_all_that_is_needed_to_repeat_it_is_told(block_graph: BlockGraph, photo:
     assert {"onnxruntime", "numpy", "scikit-image", "scikit-learn"} <= set(result.provenance["versions"])
 
 
+def test_a_batch_is_no_larger_than_the_work(block_graph: BlockGraph, photo: Image.Image) -> None:
+    assert explain(block_graph(), photo, samples=20, segments=9, batch_size=512).settings["batch_size"] == 20
+
+
 class NeverRun:
     def run(self, *_: Any) -> Any:
         raise AssertionError("the network ran before the options were checked")
@@ -104,9 +108,11 @@ class NeverRun:
         {"target": "red block"},
         {"target": True},
         {"samples": 1},
+        {"samples": 10**9},
         {"segments": 1},
         {"seed": -1},
         {"batch_size": 0},
+        {"batch_size": 10**8},
         {"paint": 256},
         {"paint": True},
     ],

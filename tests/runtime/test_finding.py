@@ -46,10 +46,32 @@ def test_photographs_below_one_folder(folder: Path, where: list[str], root: str,
     assert all(os.path.isabs(found.root / name) for name in names)
 
 
-def test_the_folder_of_a_job_is_left_out(folder: Path) -> None:
-    assert find([folder], "photos/inner").names == ("a.PNG", "b.jpg", "x[1].jpg")
-    with pytest.raises(ImageError, match="there is no photograph in photos/inner"):
-        find(["photos/inner"], folder / "inner")
+def test_pictures_of_explanations_are_left_out(folder: Path) -> None:
+    explained = folder / "inner" / "out" / "a.PNG"
+    explained.mkdir(parents=True)
+    for name in ("explanation.json", "segments.png", "overlay.png"):
+        (explained / name).touch()
+    for where in (["photos"], ["photos/**/*"], ["photos/*"]):
+        names = find(where).names
+        assert not any("out" in name for name in names), where
+    assert find([explained / "overlay.png"]).names == ("overlay.png",)
+
+
+def test_a_file_that_several_links_lead_to_is_taken_once(folder: Path) -> None:
+    (folder / "inner" / "loop").symlink_to(folder)
+    (folder / "again.jpg").symlink_to(folder / "b.jpg")
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "e.jpg").touch()
+    for where in (["photos"], ["photos/**/*.*"], ["photos", "photos/inner/loop/b.jpg"]):
+        names = [name for name in find(where).names if not name.endswith(".txt")]
+        assert sorted(names) == sorted((*ALL, "linked/e.jpg")), where
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_pipes_are_left_out(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jpg")
+    assert find(["photos"]).names == ALL
 
 
 @pytest.mark.parametrize("where", [["photos/*.tif"], ["photos/.cache/nothing*"]])

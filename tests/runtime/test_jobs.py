@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from lmonnx.errors import ImageError, LmonnxError, OptionError, PublishError
 from lmonnx.runtime.finding import Found
-from lmonnx.runtime.jobs import Outcome, Record, run_job
+from lmonnx.runtime.jobs import Journal, Outcome, Record, run_job
 
 NAMES = ("a.jpg", "b.jpg", "inner/ü.jpg")
 
@@ -89,10 +90,39 @@ def test_a_folder_takes_results_of_one_kind(tmp_path: Path) -> None:
         run(tmp_path / "out", tmp_path, Counted(), samples=20)
     with pytest.raises(OptionError, match=r"root was "):
         run(tmp_path / "out", tmp_path / "elsewhere", Counted(), samples=10)
+    assert lines(tmp_path / "out" / "results.jsonl")
     for content in ("", "[1]", "{"):
         (tmp_path / "out" / "job.json").write_text(content)
         with pytest.raises(OptionError, match=r"job\.json is not a job's"):
             run(tmp_path / "out", tmp_path, Counted(), samples=10)
+
+
+def test_a_folder_without_results_takes_any(tmp_path: Path) -> None:
+    class Failing(Counted):
+        def work(self, some: Iterator[tuple[str, int]]) -> Iterator[tuple[str, Record | LmonnxError]]:
+            for name, _ in some:
+                yield name, ImageError("as it is")
+
+    run(tmp_path / "out", tmp_path, Failing(), mask="misspelt.png")
+    run(tmp_path / "out", tmp_path, Counted(), mask="mask.png")
+    assert json.loads((tmp_path / "out" / "job.json").read_text())["mask"] == "mask.png"
+
+
+def test_a_folder_is_one_process_s_at_a_time(tmp_path: Path) -> None:
+    with Journal(tmp_path / "out", {}), pytest.raises(OptionError, match="another process works in "):
+        run(tmp_path / "out", tmp_path, Counted())
+    run(tmp_path / "out", tmp_path, Counted())
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    names = (os.fsdecode(b"a\xff.jpg"), "\U0001f600\n.jpg")
+    for done in (2, 0):
+        counted = Counted()
+        found = Found(tmp_path, names)
+        outcome = run_job(tmp_path / "out", {"root": names[0]}, found, length, counted.work, 0, counted)
+        assert outcome.images - outcome.finished == len(counted.worked) == done
+    text = (tmp_path / "out" / "results.jsonl").read_bytes().decode()
+    assert [json.loads(line)["photo"] for line in text.splitlines()] == [*names]
 
 
 def test_a_line_of_somebody_elses(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from lmonnx.errors import ImageError, ModelError, OptionError
 from lmonnx.runtime import Box, load, predict_many
+from lmonnx.runtime.contract import Contract
 from lmonnx.runtime.engine import Call
 from lmonnx.runtime.preprocessing import Preprocessing
 from lmonnx.runtime.session import Runner
@@ -83,6 +85,9 @@ def test_every_pass_has_the_same_shape(
     monkeypatch.setattr(Call, "run", lambda call, feeds: shapes.append(feeds["image"].shape) or run(call, feeds))
     predict_many(runner, [folder], tmp_path / "out", batch_size=4, workers=0)
     assert shapes == [(4, 3, 8, 8)] * 2
+    shapes.clear()
+    predict_many(runner, [folder / "a.png", folder / "b.png"], tmp_path / "two", batch_size=1000, workers=0)
+    assert shapes == [(2, 3, 8, 8)]
 
 
 def test_a_photograph_that_makes_the_graph_fail_is_found(
@@ -109,6 +114,26 @@ def test_what_is_wrong_is_said_before_the_work(runner: Runner, folder: Path, tmp
             predict_many(runner, [folder], tmp_path / "out", **options)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="there is no photograph in "):
         predict_many(runner, [folder / "*.tif"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_is_looked_at_first(runner: Runner, folder: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    with pytest.raises(ImageError, match=r"mask\.png: there is no such file"):
+        predict_many(runner, [folder], tmp_path / "out", mask=mask, workers=0)
+    Image.new("L", SIZE[::-1], 255).save(mask)
+    predict_many(runner, [folder], tmp_path / "out", mask=mask, workers=0)
+    Image.new("L", SIZE[::-1], 0).save(mask)
+    with pytest.raises(OptionError, match="holds results of other settings"):
+        predict_many(runner, [folder], tmp_path / "out", mask=mask, workers=0)
+
+
+def test_a_graph_without_probabilities_is_refused_first(
+    graph_file: GraphFile, contract: Contract, folder: Path, tmp_path: Path
+) -> None:
+    props = replace(contract, outputs={"scores": "unknown"}).to_props()
+    with pytest.raises(ModelError, match="holds neither logits nor"):
+        predict_many(graph_file(props=props), [folder], tmp_path / "out", workers=0)
     assert not (tmp_path / "out").exists()
 
 

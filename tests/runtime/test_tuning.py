@@ -63,8 +63,33 @@ def test_it_holds_for_one_model_and_one_way_to_run_it(
     assert len(json.loads(Path(f"{path}.tuned.json").read_text())["machines"]) == 1
 
 
+ENTRY = '{"format": 1, "sha256": "SHA", "machines": [{"machine": MACHINE, "trials": [TRIAL]}]}'
+
+
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "sha256": "SHA", "machines": [5]}']
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"format": 1}',
+        '{"format": 1, "sha256": "SHA", "machines": [5]}',
+        ENTRY.replace("TRIAL", ""),
+        *(
+            ENTRY.replace("TRIAL", f'{{"rows": {rows}, "seconds": {seconds}, "memory": {memory}}}')
+            for rows, seconds, memory in (
+                ("0", "1", "1"),
+                ("2.5", "1", "1"),
+                ('"2"', "1", "1"),
+                ("1000000000", "1", "1"),
+                ("2", "null", "1"),
+                ("2", "0", "1"),
+                ("2", "1e999", "1"),
+                ("2", "1", "null"),
+            )
+        ),
+    ],
 )
 def test_a_file_of_somebody_elses_is_replaced(
     graph_file: GraphFile, monkeypatch: pytest.MonkeyPatch, content: str
@@ -72,7 +97,8 @@ def test_a_file_of_somebody_elses_is_replaced(
     monkeypatch.setattr(tuning, "_measured", lambda _: TRIALS)
     path = graph_file()
     runner = Runner(path, "cpu", threads=1)
-    Path(f"{path}.tuned.json").write_text(content.replace("SHA", runner.sha256))
+    machine = json.dumps(tuning._machine(runner))
+    Path(f"{path}.tuned.json").write_text(content.replace("SHA", runner.sha256).replace("MACHINE", machine))
     assert runner.rows_at_once == 32
     assert runner.tune() == 4
     assert Runner(path, "cpu", threads=1).rows_at_once == 4
@@ -95,11 +121,11 @@ def test_a_fixed_batch_is_the_batch(graph_file: GraphFile, monkeypatch: pytest.M
 def test_where_nothing_can_be_written_it_holds_for_the_process(
     graph_file: GraphFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: Any) -> None:
+    def refuse(*_: Any) -> None:
         raise PermissionError("read only")
 
     monkeypatch.setattr(tuning, "_measured", lambda _: TRIALS)
-    monkeypatch.setattr(tuning.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tuning, "replace_text", refuse)
     path = graph_file()
     runner = Runner(path, "cpu", threads=1)
     assert (runner.tune(), runner.rows_at_once) == (4, 4)

@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -104,6 +105,39 @@ def test_processes_die_with_the_one_that_made_them(tmp_path: Path) -> None:
         assert worker.is_running()
         program.kill()
     worker.wait(10)
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from lmonnx.errors import OptionError
+from lmonnx.runtime.finding import Found
+from lmonnx.runtime.jobs import run_job
+from tests.runtime.test_workers import lines_of, told
+found = Found(Path("."), tuple(str(n) for n in range(9)))
+try:
+    outcome = run_job(Path(sys.argv[1]), {}, found, told, lines_of, int(sys.argv[2]))
+except OptionError as error:
+    sys.exit(f"told: {error}")
+print(outcome)
+"""
+
+
+def lines_of(some: Any) -> Any:
+    return ((name, {"process": result[1]}) for name, result in some)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_script_that_cannot_be_imported_again_is_told_so(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "out", str(workers)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if workers:
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("told: the processes that prepare photographs import the main")
+    else:
+        assert done.stdout == "9 of 9 photographs done\n"
 
 
 def test_usual_workers() -> None:
