@@ -15,6 +15,7 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -28,6 +29,16 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--remote-debugging-pipe",
 )  # fmt: skip
+
+#: Chromium reads from descriptor 3 and writes to 4.
+LAUNCH = """
+import fcntl, os, sys
+given = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for number, descriptor in zip(given, (3, 4)):
+    os.dup2(number, descriptor)
+    os.close(number)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 class BrowserError(Exception):
@@ -92,10 +103,9 @@ class Page:
         to_read, self._out = os.pipe()
         self._in, to_write = os.pipe()
         command = [program, *FLAGS, f"--user-data-dir={self._profile}", f"--window-size={size[0]},{size[1]}"]
-        # Chromium reads from descriptor 3 and writes to 4; a shell puts the pipes there.
-        shell = ["sh", "-c", f'exec 3<&{to_read} 4>&{to_write}; exec "$@"', "chromium", *command, "about:blank"]
+        launch = [sys.executable, "-c", LAUNCH, str(to_read), str(to_write), *command, "about:blank"]
         self._process = subprocess.Popen(
-            shell, pass_fds=(to_read, to_write), stdin=subprocess.DEVNULL,
+            launch, pass_fds=(to_read, to_write), stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_read)

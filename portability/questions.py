@@ -8,7 +8,7 @@ shape.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +28,14 @@ ROWS_AT_ONCE = 4
 FEW = 3
 
 
-def write_questions(folder: Path, runner: Runner, channels: int, size: tuple[int, int], reference: Reference) -> float:
+def write_questions(
+    folder: Path,
+    runner: Runner,
+    channels: int,
+    size: tuple[int, int],
+    reference: Reference,
+    only: Collection[str] | None = None,
+) -> float:
     """Writes the questions and, as ``expected.npz``, what the float64 reference answers; returns what may be off.
 
     The unit is how the reference's answers vary over the masks. A graph may be off by as much as in the proof: four
@@ -40,9 +47,10 @@ def write_questions(folder: Path, runner: Runner, channels: int, size: tuple[int
         channels: of the image.
         size: height and width of the image.
         reference: the masked network in PyTorch, in the precision of its image.
+        only: names of the masks, :data:`COMMON` among them and at least as many as :data:`FEW`; all if None.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    masks = suite(size)
+    masks = {name: mask for name, mask in suite(size).items() if only is None or name in only}
     mask = np.stack(list(masks.values()))
     asked = inputs(runner.contract.form, runner.contract.preprocessing, channels, size, mask)
     common = mask[list(masks).index(COMMON)][None]
