@@ -131,14 +131,21 @@ def main(networks: tuple[str, ...], only: tuple[str, ...], again: bool, page_onl
                     continue
                 row = asked(new, runtime, folder, runtime.allowed or facts.tolerance[form])
                 table[row.key] = row
-                write(ordered(table))
+                publish(table)
                 click.echo(
                     f"{time.strftime('%H:%M:%S')} {network} {form} {opset} {runtime.key}: {row.verdict} {row.why}"
                 )
-    rows = ordered(table)
-    PAGE.write_text(page(rows), encoding="utf-8")
+    rows = publish(table)
     coarse = {runtime.key for runtime in RUNTIMES if runtime.allowed is not None}
     sys.exit(any(row.verdict == "differs" and row.runtime not in coarse for row in rows))
+
+
+def publish(table: dict[tuple[str, str, int, str], Row]) -> list[Row]:
+    """Writes the table and the page; returns the rows in their order."""
+    rows = ordered(table)
+    write(rows)
+    PAGE.write_text(page(rows), encoding="utf-8")
+    return rows
 
 
 def ordered(table: dict[tuple[str, str, int, str], Row]) -> list[Row]:

@@ -31,7 +31,7 @@ class Row:
             ``"refused"`` if the runtime does not load or run the file; ``"not run"``.
         why: what does not hold, what the runtime said, or why it was not run.
         difference: largest difference from the float64 reference, in units of how that varies over the masks, over the
-            masks that float32 can tell.
+            masks that float32 can tell; None if it is not finite, or nothing was compared.
         allowed: what it may be.
         alone: the largest difference of a row alone from the same row in a batch, in that unit.
         seconds: that all questions took, loading included.
@@ -98,10 +98,15 @@ def judge(answers: Mapping[str, Array], expected: Mapping[str, Any], allowed: fl
     return {
         "verdict": "differs" if broken else "same",
         "why": "; ".join(broken),
-        "difference": float(f"{np.max(list(off.values())):.3g}"),
+        "difference": _rounded(float(np.max(list(off.values())))),
         "allowed": float(f"{allowed:.3g}"),
-        "alone": None if alone is None else float(f"{alone:.3g}"),
+        "alone": None if alone is None else _rounded(alone),
     }
+
+
+def _rounded(value: float) -> float | None:
+    """To three digits, for JSON, which knows no NaN."""
+    return float(f"{value:.3g}") if np.isfinite(value) else None
 
 
 def _off(some: Array, exact: Array, scale: float, told: Any) -> float:

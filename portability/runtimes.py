@@ -167,6 +167,14 @@ RUNTIMES = (
         allowed=CEILINGS["float16"],
     ),
     Runtime(
+        "openvino-f16",
+        "OpenVINO, float16",
+        _here("openvino_python.py", "openvino"),
+        _installed("openvino"),
+        environment={"LMONNX_OPENVINO": "f16"},
+        allowed=CEILINGS["float16"],
+    ),
+    Runtime(
         "onnx",
         "onnx's ReferenceEvaluator",
         _here("onnx_reference.py", "onnx"),

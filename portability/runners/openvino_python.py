@@ -1,4 +1,4 @@
-"""OpenVINO in Python, on the CPU; in float32, or with LMONNX_OPENVINO=default in what it takes of itself there."""
+"""OpenVINO in Python, on the CPU; in float32, or in the precision LMONNX_OPENVINO, which "default" leaves to itself."""
 
 import os
 
@@ -8,8 +8,9 @@ from common import Run, answer
 
 def load(model: str) -> Run:
     """The file as it is, compiled."""
-    precision = {} if os.environ.get("LMONNX_OPENVINO") == "default" else {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(model, "CPU", precision)
+    asked = os.environ.get("LMONNX_OPENVINO", "f32")
+    hints = {} if asked == "default" else {"INFERENCE_PRECISION_HINT": asked}
+    compiled = openvino.Core().compile_model(model, "CPU", hints)
     return lambda image, mask: compiled({"image": image, "mask": mask})[0]
 
 
