@@ -144,7 +144,7 @@ def test_what_rounds_coarsely_is_measured_by_its_own_rounding(
     rounding = verification.rows[0].reference
     if kind == "float16":
         assert rounding > 1e-5
-        assert {row.reference for row in verification.rows} == {rounding}
+        assert min(row.reference for row in verification.rows) == rounding  # a mask may make more of it, never less
     assert verification.tolerance == pytest.approx(4 * max(row.reference for row in verification.rows) + 2e-5)
 
 
