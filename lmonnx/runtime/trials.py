@@ -18,7 +18,7 @@ from lmonnx.runtime.resources import free_memory, resident_memory
 from lmonnx.runtime.session import Runner
 from lmonnx.runtime.tuning import GAIN, SHARE, Trial
 
-SIZES = {"cpu": (1, 2, 4, 8, 16, 32, 64), "cuda": (8, 16, 32, 64, 128, 256, 512, 1024)}
+SIZES = {"cpu": (1, 4, 8, 16, 32, 64), "cuda": (8, 16, 32, 64, 128, 256, 512, 1024)}
 """Numbers of rows that are tried, by what computes."""
 
 RUNS, SECONDS = 3, 0.2
