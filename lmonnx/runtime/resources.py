@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,16 @@ def processors() -> int:
     cores = psutil.cpu_count(logical=False)
     allowed: int = joblib.cpu_count()
     return min(allowed, cores or allowed)
+
+
+def processor() -> str:
+    """The processor, as far as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def free_memory() -> int:

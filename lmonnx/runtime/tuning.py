@@ -9,7 +9,6 @@ import contextlib
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import warnings
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lmonnx.runtime.batching import BATCH_SIZE
 from lmonnx.runtime.distributions import import_onnxruntime
 from lmonnx.runtime.form import MAX_BATCH
+from lmonnx.runtime.resources import processor
 from lmonnx.runtime.written import replace_text
 
 if TYPE_CHECKING:
@@ -170,15 +170,6 @@ def _machine(runner: Runner) -> dict[str, Any]:
     return {
         "provider": runner.provider,
         "threads": runner.threads,
-        "processor": _processor(),
+        "processor": processor(),
         "onnxruntime": import_onnxruntime().__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()

@@ -6,9 +6,9 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from lmonnx.runtime.resources import processor
 from lmonnx.speed.profile import Profile
 
 #: Packages of which a time depends.
@@ -107,12 +107,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> str:
     """The processor, as far as the system names it, and the system."""
-    named = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
-        named = next((value.strip() for key, _, value in lines if key.strip() == "model name"), "")
-    return f"{named or platform.processor() or platform.machine()}, {platform.system()} {platform.machine()}"
+    return f"{processor()}, {platform.system()} {platform.machine()}"
 
 
 def _with_quartiles(values: Quartiles, digits: int) -> str:
