@@ -78,9 +78,11 @@ class Lime:
 
     def rows_at_once(self, runner: Runner) -> int:
         """Masks in a pass: those asked for, or what is best here, which is measured where that is worth it."""
-        if self.batch_size is not None:
-            return runner.batch or min(self.batch_size, self.samples)
-        return runner.tune() if self.samples >= WORTH else min(runner.rows_at_once, self.samples)
+        if runner.batch is not None:
+            return runner.batch
+        if self.batch_size is None and self.samples >= WORTH:
+            return runner.tune()
+        return min(self.batch_size or runner.rows_at_once, self.samples)
 
 
 def explain(
