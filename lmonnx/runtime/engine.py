@@ -91,7 +91,8 @@ class Engine:
             return Binding(self.session, fixed, "cuda")
         if self._recorded is None:
             self._recorded = Binding(self.session, fixed, "cuda", records=True)
-        self._recorded.put(fixed)
+        else:
+            self._recorded.put(fixed)
         return self._recorded
 
     def run(self, call: Callable[[onnxruntime.RunOptions], list[Rows]]) -> list[Rows]:
