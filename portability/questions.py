@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lmonnx.exporters.proof import LEAST, inputs, suite
-from lmonnx.exporters.verification import CEILINGS, FLOOR, SLACK
+from lmonnx.exporters.verification import CEILINGS, FLOOR, SLACK, Verification
 from lmonnx.runtime import Runner
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -34,12 +34,14 @@ def write_questions(
     channels: int,
     size: tuple[int, int],
     reference: Reference,
+    proof: Verification | None = None,
     only: Collection[str] | None = None,
 ) -> float:
     """Writes the questions and, as ``expected.npz``, what the float64 reference answers; returns what may be off.
 
     The unit is how the reference's answers vary over the masks. A graph may be off by as much as in the proof: four
-    times what the float32 reference is off, where float32 can tell at all, plus 2e-5.
+    times what the float32 reference is off, where float32 can tell at all, plus 2e-5. Of one in float16 its own proof
+    says what it may be off, and where float16 can tell.
 
     Args:
         folder: where to.
@@ -47,6 +49,7 @@ def write_questions(
         channels: of the image.
         size: height and width of the image.
         reference: the masked network in PyTorch, in the precision of its image.
+        proof: of a graph in float16.
         only: names of the masks, :data:`COMMON` among them and at least as many as :data:`FEW`; all if None.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,9 +65,13 @@ def write_questions(
     n = len(mask)
     exact, single = answers(asked.exact, mask), answers(asked.single, mask)
     scale = variation(exact)
-    off = np.abs(single - exact).max(axis=1) / scale
-    decided = off * SLACK <= CEILINGS["float32"]
-    tolerance = SLACK * float(off[decided].max()) + FLOOR
+    if proof is None:
+        off = np.abs(single - exact).max(axis=1) / scale
+        decided = off * SLACK <= CEILINGS["float32"]
+        tolerance = SLACK * float(off[decided].max()) + FLOOR
+    else:
+        told = {row.name: row.decided for row in proof.rows}
+        decided, tolerance = np.array([told[name] for name in masks]), proof.tolerance
     expected = {
         "pairs": exact,
         "one image": answers(np.repeat(asked.exact[:1], n, axis=0), mask),

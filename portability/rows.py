@@ -14,6 +14,8 @@ import numpy as np
 from portability.questions import FEW, Array, comparable
 
 FILE = Path(__file__).parent / "rows.jsonl"
+#: The form of a file in float16; those of all others are in float32.
+HALF = "half"
 Verdict: TypeAlias = Literal["same", "differs", "refused", "not run"]
 
 

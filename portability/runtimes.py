@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmonnx.exporters.verification import CEILINGS
 from portability import browser
+from portability.rows import HALF
 
 ROOT = Path(__file__).parent.parent
 RUNNERS = Path(__file__).parent / "runners"
@@ -42,7 +42,7 @@ class Runtime:
         environment: variables beside the usual ones.
         networks: what it is asked about, everything if None.
         questions: which, all if empty.
-        allowed: what an answer may be off, if the runtime computes in less than float32 though the file does not.
+        precision: what it computes in, whatever the file is of.
     """
 
     key: str
@@ -52,7 +52,11 @@ class Runtime:
     environment: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[str, ...] | None = None
     questions: tuple[str, ...] = ()
-    allowed: float | None = None
+    precision: str = "float32"
+
+    def coarser(self, form: str) -> bool:
+        """Whether it computes in less than what a file of that form was proven for."""
+        return self.precision == "bfloat16" or (self.precision == "float16" and form != HALF)
 
 
 def environment(runtime: Runtime) -> dict[str, str]:
@@ -164,7 +168,7 @@ RUNTIMES = (
         _here("openvino_python.py", "openvino"),
         _installed("openvino"),
         environment={"LMONNX_OPENVINO": "default"},
-        allowed=CEILINGS["float16"],
+        precision="bfloat16",
     ),
     Runtime(
         "openvino-f16",
@@ -172,7 +176,7 @@ RUNTIMES = (
         _here("openvino_python.py", "openvino"),
         _installed("openvino"),
         environment={"LMONNX_OPENVINO": "f16"},
-        allowed=CEILINGS["float16"],
+        precision="float16",
     ),
     Runtime(
         "onnx",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +13,39 @@ from lmonnx.exporters.sources import resolve
 from lmonnx.masking import MaskRules
 from portability import __main__ as sweep
 from portability import rows
+from portability.networks import FORMS
 from portability.page import page
 from portability.questions import write_questions
-from portability.rows import Row, judge
+from portability.rows import HALF, Row, judge
 from portability.runtimes import RUNTIMES
 
 NETWORK, FORM = "scenes-material", "plain"
+
+
+MASKS = ("all True", "all False", "16 px patches")
+
+
+def questions(form: str, folder: Path, only: Collection[str] | None) -> float:
+    """Puts file and questions into a folder, and says what an answer may be off."""
+    half = form == HALF
+    made = lmonnx.export(NETWORK, folder / f"{form}-18.onnx", verify=half, **FORMS[form])
+    runner, network = lmonnx.load(made.path), resolve(NETWORK)
+    reference = network.reference(MaskRules())
+    where, proof = folder / form, made.verification if half else None
+    return write_questions(where, runner, network.channels, network.size, reference, proof, only)
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, float]:
     """A folder with file and questions, the file's opset, and what an answer may be off."""
     folder = tmp_path_factory.mktemp("questions")
-    lmonnx.export(NETWORK, folder / f"{FORM}-18.onnx", verify=False)
-    runner, network = lmonnx.load(folder / f"{FORM}-18.onnx"), resolve(NETWORK)
-    reference = network.reference(MaskRules())
-    size, masks = network.size, ("all True", "all False", "16 px patches")
-    return folder, 18, write_questions(folder / FORM, runner, network.channels, size, reference, only=masks)
+    return folder, 18, questions(FORM, folder, MASKS)
 
 
-def answered(key: str, asked: tuple[Path, int, float]) -> Row:
+def answered(key: str, asked: tuple[Path, int, float], form: str = FORM) -> Row:
     folder, opset, allowed = asked
     (runtime,) = [runtime for runtime in RUNTIMES if runtime.key == key]
-    return sweep.asked(Row(NETWORK, FORM, opset, key), runtime, folder, allowed)
+    return sweep.asked(Row(NETWORK, form, opset, key), runtime, folder, allowed)
 
 
 def test_onnxruntime(asked: tuple[Path, int, float]) -> None:
@@ -45,6 +56,14 @@ def test_onnxruntime(asked: tuple[Path, int, float]) -> None:
 def test_openvino(asked: tuple[Path, int, float]) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install '.[dev]'")
     row = answered("openvino", asked)
+    assert row.verdict == "same", row
+
+
+@pytest.mark.parametrize("key", ["openvino", "openvino-f16"])
+def test_a_file_in_float16(tmp_path: Path, key: str) -> None:
+    """Also where all of it is computed in float16, what is float32 in the file too, and hardly anything is kept."""
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install '.[dev]'")
+    row = answered(key, (tmp_path, 18, questions(HALF, tmp_path, None)), HALF)
     assert row.verdict == "same", row
 
 
