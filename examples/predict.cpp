@@ -1,4 +1,4 @@
-// Not run by the tests. g++ -std=c++17 predict.cpp -lonnxruntime; ./a.out MODEL.onnx PIXELS
+// ./predict MODEL.onnx PIXELS
 // PIXELS: H × W × 3 bytes of RGB, the crop that the network sees, from whatever decodes photographs where you are.
 #include <onnxruntime_cxx_api.h>
 

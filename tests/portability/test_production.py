@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ EXAMPLES = ROOT / "examples"
 PAGE = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
 QUOTED = re.compile(r"^\[`examples/([\w.]+)`\]\(\.\./examples/\1\)\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ ((?:python|node) .*)\n((?:.+\n)+?)```$", re.MULTILINE)
-NOT_RUN = {"predict.cpp", "Predict.cs"}
+NOT_RUN = {"Predict.cs"}
 #: By how much processors and libraries that resize may differ, in percentages printed.
 POINTS = 0.3
 
@@ -79,6 +80,22 @@ def test_openvino(place: Path) -> None:
 def test_node(place: Path, packages: Path) -> None:
     command, output = printed("predict.mjs")
     agree(run(command, place, packages), output)
+
+
+def test_cpp(place: Path, tmp_path: Path) -> None:
+    release = os.environ.get("LMONNX_ONNXRUNTIME_CPP")
+    if not release or shutil.which("g++") is None:
+        pytest.skip("no g++, or LMONNX_ONNXRUNTIME_CPP names no onnxruntime release for C and C++, which PyPI has not")
+    shutil.copy(EXAMPLES / "predict.cpp", tmp_path)
+    (tmp_path / "onnxruntime").symlink_to(release, target_is_directory=True)
+    with Image.open(place / "scene.png") as scene:
+        (tmp_path / "pixels").write_bytes(scene.convert("RGB").tobytes())
+    shutil.copy(place / "scenes.onnx", tmp_path)
+    ((build, ask, output),) = re.findall(
+        r"^\$ (g\+\+ .*)\n\$ convert .*\n\$ (\./predict .*)\n((?:.+\n)+?)```$", PAGE, re.M
+    )
+    subprocess.run(build.split(), cwd=tmp_path, check=True)
+    agree(subprocess.run(ask.split(), cwd=tmp_path, capture_output=True, text=True, check=True).stdout, output)
 
 
 @pytest.fixture(scope="module")
