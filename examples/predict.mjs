@@ -15,7 +15,8 @@ function seen(file, kernel) {
   return sharp(file).autoOrient().resize(side, side, { fit: "cover", kernel }).extract({ left, top, width, height });
 }
 
-const pixels = await seen(photo, "linear").removeAlpha().toColourspace("srgb").raw().toBuffer();
+const kernel = { nearest: "nearest", bilinear: "linear", bicubic: "cubic" }[preprocessing.interpolation];
+const pixels = await seen(photo, kernel).removeAlpha().toColourspace("srgb").raw().toBuffer();
 const masks = [new Uint8Array(height * width).fill(1)]; // 1 = keep
 if (mask) masks.push((await seen(mask, "nearest").greyscale().raw().toBuffer()).map((white) => white >= 128));
 
@@ -25,8 +26,10 @@ const output = await session.run({
   mask: new ort.Tensor("bool", Uint8Array.from(masks.flatMap((row) => [...row])), [masks.length, 1, height, width]),
 });
 const { data } = output[session.outputNames[0]]; // a row of probabilities for each mask
+const classes = data.length / masks.length;
 masks.forEach((_, row) => {
-  const probabilities = data.slice(row * labels.length, (row + 1) * labels.length);
+  const probabilities = data.slice(row * classes, (row + 1) * classes);
   const best = probabilities.indexOf(Math.max(...probabilities));
-  console.log(`${row ? "masked" : "whole"}: ${labels[best]} ${(100 * probabilities[best]).toFixed(1)}%`);
+  const name = labels?.[best] ?? `class ${best}`;
+  console.log(`${row ? "masked" : "whole"}: ${name} ${(100 * probabilities[best]).toFixed(1)}%`);
 });

@@ -26,7 +26,8 @@ def seen(path: str, mode: str, how: Image.Resampling) -> np.ndarray:
 masks = np.ones((len(sys.argv) - 2, 1, height, width), bool)  # True = keep; the first keeps everything
 if len(sys.argv) > 3:
     masks[1] = seen(sys.argv[3], "L", Image.Resampling.NEAREST) >= 128  # white = keep
-image = seen(sys.argv[2], "RGB", Image.Resampling.BILINEAR)[None]
+image = seen(sys.argv[2], "RGB", Image.Resampling[preprocessing["interpolation"].upper()])[None]
 (probabilities,) = session.run(None, {"image": image, "mask": masks})
 for name, row in zip(("whole", "masked"), probabilities, strict=False):
-    print(f"{name}: {labels[row.argmax()]} {row.max():.1%}")
+    best = row.argmax()
+    print(f"{name}: {labels[best] if labels else f'class {best}'} {row[best]:.1%}")

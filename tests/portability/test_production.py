@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,19 @@ def test_node(place: Path, packages: Path) -> None:
     agree(run(command, place, packages), output)
 
 
+@pytest.mark.parametrize("command", ["python predict.py scenes.onnx", "node predict.mjs scenes.onnx scenes.json"])
+def test_classes_without_names(place: Path, tmp_path: Path, command: str, request: pytest.FixtureRequest) -> None:
+    packages = request.getfixturevalue("packages") if command.startswith("node") else None
+    model = onnx.load(place / "scenes.onnx")
+    (labels,) = [prop for prop in model.metadata_props if prop.key == "lmonnx.labels"]
+    labels.value = "null"
+    onnx.save(model, tmp_path / "scenes.onnx")
+    description = lmonnx.inspect(tmp_path / "scenes.onnx").to_json()
+    (tmp_path / "scenes.json").write_text(json.dumps(description), encoding="utf-8")
+    shutil.copy(place / "scene.png", tmp_path)
+    assert run([*command.split(), "scene.png"], tmp_path, packages).startswith("whole: class 9 ")
+
+
 def test_cpp(place: Path, tmp_path: Path) -> None:
     release = os.environ.get("LMONNX_ONNXRUNTIME_CPP")
     if not release or shutil.which("g++") is None:
@@ -139,24 +154,58 @@ def test_node_crops_nearly_as_lmonnx_does(cropped: Path, packages: Path) -> None
     agree(run(command, cropped, packages), expected(cropped), 5.0)
 
 
-def test_the_browser(place: Path, packages: Path, chromium: str) -> None:
+@contextlib.contextmanager
+def opened(place: Path, packages: Path, chromium: str) -> Iterator[browser.Page]:
+    """The page of the example, beside the model of a folder, when it takes photographs."""
     served = {name: place / name for name in ("scenes.onnx", "scenes.json")}
     served |= {"node_modules": packages, "index.html": EXAMPLES / "index.html"}
-    _, output = printed("predict.mjs")
     with browser.serving(served) as address, browser.Page(chromium) as page:
         page.open(f"{address}/index.html")
-        page.until("document.body.dataset.ready")
+        page.until("!document.getElementById('photo').disabled")
+        yield page
+
+
+def said(page: browser.Page, what: str) -> str:
+    return str(page.evaluate(f"document.getElementById('{what}').textContent"))
+
+
+def drag(page: browser.Page, start: tuple[int, int], end: tuple[int, int]) -> None:
+    """From a pixel of the network's image, (row, column), to another."""
+    left, top, shown = page.evaluate(
+        "(({left, top, width}) => [left, top, width])(document.getElementById('canvas').getBoundingClientRect())"
+    )
+    ends = [(left + column * shown / 128, top + row * shown / 128) for row, column in (start, end)]
+    page.drag(*ends)
+
+
+def test_the_browser(place: Path, packages: Path, chromium: str) -> None:
+    _, output = printed("predict.mjs")
+    rows, columns = np.nonzero(np.asarray(Image.open(place / "object.png")))
+    with opened(place, packages, chromium) as page:
         page.choose("#photo", place / "scene.png")
         page.until("document.getElementById('whole').textContent")
-        left, top, shown = page.evaluate(
-            "(({left, top, width}) => [left, top, width])(document.getElementById('canvas').getBoundingClientRect())"
-        )
-        rows, columns = np.nonzero(np.asarray(Image.open(place / "object.png")))
-        pixel = shown / 128
-        page.drag(
-            (left + columns.min() * pixel, top + rows.min() * pixel),
-            (left + columns.max() * pixel + pixel, top + rows.max() * pixel + pixel),
-        )
+        drag(page, (rows.min(), columns.min()), (rows.max() + 1, columns.max() + 1))
         page.until("document.getElementById('masked').textContent")
-        said = [page.evaluate(f"document.getElementById('{name}').textContent") for name in ("whole", "masked")]
-    agree("\n".join(said) + "\n", output)
+        agree("".join(f"{said(page, what)}\n" for what in ("whole", "masked")), output)
+
+
+def test_the_browser_asks_about_boxes_of_the_photograph_that_is_shown(
+    place: Path, cropped: Path, packages: Path, chromium: str
+) -> None:
+    with opened(place, packages, chromium) as page:
+        drag(page, (10, 10), (50, 50))  # no photograph yet
+        page.choose("#photo", place / "scene.png")
+        page.until("document.getElementById('whole').textContent")
+        drag(page, (20, 20), (20, 20))
+        assert not said(page, "masked")
+        drag(page, (20, 20), (300, 140))  # beyond two edges
+        page.until("document.getElementById('masked').textContent")
+        page.choose("#photo", cropped / "photo.jpg")
+        page.until("!document.getElementById('masked').textContent")
+
+
+def test_the_browser_crops_nearly_as_lmonnx_does(cropped: Path, packages: Path, chromium: str) -> None:
+    with opened(cropped, packages, chromium) as page:
+        page.choose("#photo", cropped / "photo.jpg")
+        page.until("document.getElementById('whole').textContent")
+        agree(said(page, "whole") + "\n", expected(cropped).splitlines(keepends=True)[0], 5.0)
