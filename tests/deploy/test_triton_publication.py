@@ -18,12 +18,16 @@ from tests.deploy.conftest import GraphFile, content
 from tests.deploy.triton import parsed
 
 
-def test_a_version_is_added_and_none_is_overwritten(graph_file: GraphFile, tmp_path: Path) -> None:
+def test_a_version_is_added_and_none_is_overwritten(
+    graph_file: GraphFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models = tmp_path / "models"
     folder = write(graph_file(), models)
     before = content(folder)
-    with pytest.raises(PublishError, match=r"net: version 1 exists; choose another version, or overwrite it"):
-        write(graph_file(seed=1), models)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", None)  # it is refused before anything is copied
+        with pytest.raises(PublishError, match=r"net: version 1 exists; choose another version, or overwrite it"):
+            write(graph_file(seed=1), models)
     assert content(folder) == before
     write(graph_file(seed=1), models, version=12)
     after = content(folder)
@@ -71,7 +75,7 @@ def test_other_versions_keep_a_configuration_that_fits(
     assert (folder / "10" / "model.onnx").read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["3", "03", "notes", "4.old"])
+@pytest.mark.parametrize("name", ["3", "03", "notes", "4.old", "4²", "4٣"])
 def test_other_versions_that_cannot_be_read(name: str, graph_file: GraphFile, tmp_path: Path) -> None:
     folder = write(graph_file(), tmp_path / "models")
     (folder / name).mkdir()
@@ -175,6 +179,21 @@ def test_what_another_run_writes_at_the_last_moment_stays(
     if overwrite:
         assert "what was there and cannot be put back is in" in str(caught.value)
     assert bool(list(tmp_path.glob(".models-*/earlier/2/theirs"))) == overwrite
+
+
+def test_a_model_that_another_run_makes_at_the_last_moment_gets_a_version(
+    graph_file: GraphFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rename = graph_file(), os.rename
+
+    def move(source: Path, place: Path) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        assert write(model, place.parent) == place
+        rename(source, place)
+
+    monkeypatch.setattr(os, "rename", move)
+    folder = write(model, tmp_path / "models", version=2)
+    assert set(content(folder)) == {"config.pbtxt", "labels.txt", "1/model.onnx", "2/model.onnx"}
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
