@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 import lmonnx
-from lmonnx.deploy.triton import CONFIG, Kind, Precision, Settings, write
+from lmonnx.deploy.triton import CONFIG, Kind, Settings, write
 from lmonnx.errors import MissingExtraError, OptionError
 from lmonnx.options import Numbers, one_line_errors, parse_mask, parse_rules, read_labels, run_many
 from lmonnx.runtime import Prediction, predict_many
@@ -312,10 +312,12 @@ def deploy() -> None:
 
 @deploy.command()
 @click.argument("model", type=FILE)
-@click.option("--repository", required=True, type=FILE, metavar="DIR", help="Folder that Triton is started with.")
+@click.option(
+    "--repository", required=True, type=click.Path(), metavar="DIR", help="Folder that Triton is started with."
+)
 @click.option("--name", help="Of the model. [default: name of the file]")
 @click.option("--version", default=1, type=click.IntRange(1), show_default=True, help="Of the model.")
-@click.option("--overwrite", is_flag=True, help="Replace the version and the configuration if they exist.")
+@click.option("--overwrite", is_flag=True, help="Replace the version, configuration and labels if they exist.")
 @click.option(
     "--one-image",
     is_flag=True,
@@ -338,12 +340,15 @@ def deploy() -> None:
     show_default=True,
     help="What computes; auto takes all GPUs, or the CPU if there are none.",
 )
-@click.option("--tensorrt", is_flag=True, help="What TensorRT knows is computed by it; the proof was made without.")
-@click.option("--tensorrt-precision", type=click.Choice(get_args(Precision)), help="[default: that of the graph]")
+@click.option(
+    "--tensorrt",
+    is_flag=True,
+    help="What TensorRT knows is computed by it, in the precision of MODEL; the proof was made without.",
+)
 @click.option("--tensorrt-workspace", type=int, metavar="BYTES", help="Memory for TensorRT. [default: 1 GiB]")
 @one_line_errors
 def triton(
-    model: pathlib.Path, repository: pathlib.Path, name: str | None, version: int, overwrite: bool, **options: Any
+    model: pathlib.Path, repository: str, name: str | None, version: int, overwrite: bool, **options: Any
 ) -> None:
     """Write MODEL, an exported file, into a model repository of Triton Inference Server, whole or not at all."""
     settings = Settings(**options)

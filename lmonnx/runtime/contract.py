@@ -66,8 +66,8 @@ class Contract:
             if kind not in get_args(OutputKind):
                 allowed = ", ".join(get_args(OutputKind))
                 raise OptionError(f"output {name!r} holds {kind!r}, which is unknown; choose one of {allowed}")
-        if self.labels is not None and not all(isinstance(label, str) for label in self.labels):
-            raise OptionError("labels are not all text")
+        if self.labels is not None and not all(map(_is_writable, self.labels)):
+            raise OptionError("labels are not all text that UTF-8 can hold")
 
     def to_props(self) -> dict[str, str]:
         """The contract as ``metadata_props``.
@@ -166,3 +166,8 @@ def _optional(kind: type) -> Callable[[Any], bool]:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_writable(value: Any) -> bool:
+    """Whether it is text, without the halves of characters that JSON lets through and no file takes."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

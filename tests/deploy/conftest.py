@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from lmonnx.runtime.contract import Contract
 from lmonnx.runtime.form import Form
 
 LABELS = ("cat", "dog", "barn\nowl")
+#: Outputs beside the scores: the node that makes them of those, type and shape.
+OTHERS = {
+    "twice": (helper.make_node("Concat", ["scores", "scores"], ["twice"], axis=1), TensorProto.FLOAT, ["batch", 6]),
+    "stacked": (helper.make_node("Unsqueeze", ["scores", "one"], ["stacked"]), TensorProto.FLOAT, ["batch", 1, 3]),
+    "bytes": (helper.make_node("Cast", ["scores"], ["bytes"], to=TensorProto.INT8), TensorProto.INT8, ["batch", 3]),
+    "total": (helper.make_node("ReduceSum", ["scores"], ["total"], keepdims=0), TensorProto.FLOAT, []),
+    "summed": (helper.make_node("ReduceSum", ["scores", "zeroth"], ["summed"], keepdims=0), TensorProto.FLOAT, [3]),
+}
 GraphFile = Callable[..., Path]
 
 
@@ -27,6 +36,7 @@ def graph_file(tmp_path: Path) -> GraphFile:
         labels: tuple[str, ...] | None = LABELS,
         data: str | None = None,
         seed: int = 0,
+        others: tuple[str, ...] = (),
         **form: Any,
     ) -> Path:
         made = Form(**form)
@@ -42,6 +52,7 @@ def graph_file(tmp_path: Path) -> GraphFile:
             helper.make_node("Flatten", ["pooled"], ["means"]),
             helper.make_node("MatMul", ["means", "weights"], ["scores"]),
         ]
+        nodes += [OTHERS[output][0] for output in others]
         kind = TensorProto.UINT8 if pixels else TensorProto.FLOAT
         graph = helper.make_graph(
             nodes,
@@ -50,14 +61,20 @@ def graph_file(tmp_path: Path) -> GraphFile:
                 helper.make_tensor_value_info("mask", TensorProto.BOOL, [batch or "masks", 1, *size]),
                 helper.make_tensor_value_info("image", kind, image),
             ],
-            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch or "batch", 3])],
+            [
+                helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch or "batch", 3]),
+                *(helper.make_tensor_value_info(output, *OTHERS[output][1:]) for output in others),
+            ],
             [
                 numpy_helper.from_array(np.float32(0), "zero"),
                 numpy_helper.from_array(weights, "weights"),
+                numpy_helper.from_array(np.array([1]), "one"),
+                numpy_helper.from_array(np.array([0]), "zeroth"),
             ],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-        contract = Contract(version="0.1.0", outputs={"scores": "logits"}, labels=labels, form=made, data=data)
+        outputs = {"scores": "logits", **dict.fromkeys(others, "unknown")}
+        contract = Contract(version="0.1.0", outputs=outputs, labels=labels, form=made, data=data)
         helper.set_model_props(model, contract.to_props())
         if data is not None:
             (tmp_path / data).unlink(missing_ok=True)  # onnx would append
@@ -65,3 +82,16 @@ def graph_file(tmp_path: Path) -> GraphFile:
         return tmp_path / name
 
     return write
+
+
+def restate(model: Path, **metadata: Any) -> None:
+    """Writes other metadata into a file, as JSON."""
+    proto = onnx.load(model, load_external_data=False)
+    props = {prop.key: prop.value for prop in proto.metadata_props}
+    helper.set_model_props(proto, {**props, **{f"lmonnx.{key}": json.dumps(value) for key, value in metadata.items()}})
+    onnx.save(proto, model)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -57,6 +57,7 @@ def test_keys_are_the_published_ones() -> None:
         ("version", None, "lacks lmonnx.version"),
         ("labels", None, "lacks lmonnx.labels"),
         ("labels", "[1, 2]", "labels are not all text"),
+        ("labels", '["\\ud800"]', "labels are not all text that UTF-8 can hold"),
         ("labels", '"cat"', "lmonnx.labels has a wrong form"),
         ("rules", '{"average": 1}', "lmonnx.rules has a wrong form"),
         ("outputs", "{}", "outputs is empty"),

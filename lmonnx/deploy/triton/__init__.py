@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lmonnx.deploy.triton.repository import CONFIG, write
-from lmonnx.deploy.triton.settings import Kind, Precision, Settings
+from lmonnx.deploy.triton.configuration import CONFIG
+from lmonnx.deploy.triton.repository import write
+from lmonnx.deploy.triton.settings import Kind, Settings
 
-__all__ = ["CONFIG", "Kind", "Precision", "Settings", "write"]
+__all__ = ["CONFIG", "Kind", "Settings", "write"]

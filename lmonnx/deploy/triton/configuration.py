@@ -22,8 +22,12 @@ from lmonnx.errors import ModelError, OptionError
 from lmonnx.runtime.batching import BATCH_SIZE
 from lmonnx.runtime.description import Description, Tensor
 
+MODEL = "model.onnx"
+"""Name of the file that the onnxruntime backend looks for in the folder of a version."""
+
+CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
-"""Name of the file of class names in the model's folder."""
+"""Names of the files in the model's folder that all its versions share: the configuration, and the class names."""
 
 _TYPES = {
     "bool": "TYPE_BOOL",
@@ -34,7 +38,7 @@ _TYPES = {
     "tensor(int32)": "TYPE_INT32",
     "tensor(int64)": "TYPE_INT64",
 }
-#: What TensorRT has to be allowed for a graph of that precision.
+#: What TensorRT is allowed for a graph of that precision: no less, since numbers of a float32 graph are not float16's.
 _MODES = {None: "FP32", "float32": "FP32", "float16": "FP16", "int8": "INT8"}
 _HEURISTIC = "1"
 _WIDTH = 100
@@ -78,6 +82,16 @@ class Configuration:
     def joined(self) -> bool:
         """Whether Triton joins requests."""
         return self.graph.contract.form.batch is None and not self.settings.one_image
+
+    def files(self) -> dict[str, bytes | None]:
+        """What all versions of the model share, by file; None for class names that no output has a score for."""
+        named = any(map(self._has_labels, self.graph.outputs))
+        labels = "".join(f"{' '.join(label.split())}\n" for label in self.graph.contract.labels or ())
+        return {CONFIG: str(self).encode(), LABELS: labels.encode() if named else None}
+
+    def fits(self, other: Configuration) -> bool:
+        """Whether Triton would serve the graph as well with the files of ``other``: comments apart they are its own."""
+        return self.message() == other.message() and self.files()[LABELS] == other.files()[LABELS]
 
     def __str__(self) -> str:
         comments = "".join(
@@ -139,7 +153,11 @@ class Configuration:
     def _computes(self, settings: Settings) -> list[str]:
         found = []
         if self.graph.contract.form.precision == "int8":
-            found.append("level -1: fused integer kernels round otherwise than ONNX defines, and are left out so.")
+            others = "; TensorRT fuses its own all the same" if settings.tensorrt else ""
+            found.append(
+                "level -1 leaves out the integer kernels that onnxruntime fuses, which round otherwise than ONNX "
+                f"defines{others}."
+            )
         if settings.kind != "cpu":
             found.append(
                 "use_tf32 0: TF32 keeps 10 bits of the operands, less than the proof of a float32 graph allows. "
@@ -148,21 +166,27 @@ class Configuration:
         if settings.tensorrt:
             found.append(
                 "TensorRT: the proof of the exported file was not made with it. It takes TF32 for float32 unless the "
-                "server runs with NVIDIA_TF32_OVERRIDE=0, and builds an engine, for minutes, for shapes new to it."
+                "server runs with NVIDIA_TF32_OVERRIDE=0. It builds engines, for minutes, at every start and for each "
+                "instance, and anew for shapes outside those it has seen; so the largest warm-up request comes first."
             )
+            if settings.one_image:
+                found.append(f"Send up to {BATCH_SIZE} masks a request, as the warm-up does: more are a new shape.")
         return found
 
     def _tensor(self, tensor: Tensor) -> Message:
         """An input or an output; with the class names if it has a score for each."""
         dims = [side if isinstance(side, int) else -1 for side in tensor.shape]
-        labels = self.graph.contract.labels
-        named = labels and tensor in self.graph.outputs and dims[-1] == len(labels)
         return {
             "name": tensor.name,
             "data_type": Word(_TYPES[tensor.kind]),
             "dims": dims[1:] if self.joined else dims,
-            **({"label_filename": LABELS} if named else {}),
+            **({"label_filename": LABELS} if self._has_labels(tensor) else {}),
         }
+
+    def _has_labels(self, tensor: Tensor) -> bool:
+        """Whether it is ``[batch, classes]``."""
+        labels = self.graph.contract.labels
+        return bool(labels) and len(tensor.shape) == 2 and tensor.shape[1] == len(labels or ())
 
     def _optimisation(self) -> Message:
         """Fields that say how onnxruntime computes."""
@@ -173,7 +197,7 @@ class Configuration:
         accelerators: list[Message] = [{"name": "cuda", "parameters": _map({"use_tf32": "0"})}]
         if settings.tensorrt:
             chosen = {
-                "precision_mode": settings.tensorrt_precision or _MODES[precision],
+                "precision_mode": _MODES[precision],
                 "max_workspace_size_bytes": str(settings.tensorrt_workspace or WORKSPACE),
             }
             accelerators.insert(0, {"name": "tensorrt", "parameters": _map(chosen)})
@@ -184,13 +208,18 @@ class Configuration:
         }
 
     def _samples(self) -> list[tuple[int, int]]:
-        """Images and masks of each request of the warm-up."""
+        """Images and masks of each request of the warm-up, ascending; for TensorRT the largest comes first.
+
+        An engine of TensorRT's holds for all between the least and the most rows that were seen: with those two first,
+        none is built for the others.
+        """
         batch = self.graph.contract.form.batch
         if batch is not None:
             return [(batch, batch)]
+        found = [(rows, rows) for rows in sorted({1, *self.settings.preferred, self.settings.rows})]
         if self.settings.one_image:
-            return [(1, 1), (1, BATCH_SIZE)]
-        return [(rows, rows) for rows in sorted({1, *self.settings.preferred, self.settings.rows})]
+            found = [(1, 1), (1, BATCH_SIZE)]
+        return [found[-1], *found[:-1]] if self.settings.tensorrt else found
 
     def _warmup(self, images: int, masks: int) -> Message:
         """One request; where Triton joins requests, as many of one row each as ``batch_size`` says."""
@@ -205,7 +234,7 @@ class Configuration:
             }
             inputs.append({"key": tensor.name, "value": zeros})
         return {
-            "name": f"{images} images, {masks} masks",
+            "name": f"{_counted(images, 'image')}, {_counted(masks, 'mask')}",
             "batch_size": masks if self.joined else 1,
             "inputs": inputs,
         }
@@ -213,3 +242,7 @@ class Configuration:
 
 def _map(values: dict[str, str]) -> list[Message]:
     return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -11,7 +11,6 @@ from lmonnx.runtime.batching import BATCH_SIZE
 from lmonnx.runtime.form import MAX_BATCH
 
 Kind: TypeAlias = Literal["auto", "gpu", "cpu"]
-Precision: TypeAlias = Literal["FP32", "FP16", "INT8"]
 
 DELAY = 100
 """Microseconds that Triton waits for further requests where nothing else is asked for."""
@@ -27,7 +26,6 @@ _LARGEST: Mapping[str, int] = {
 }
 #: Options that say how requests are joined, by their default; they have no meaning where none are.
 _BATCHING = {"max_batch_size": None, "preferred": (), "delay": None}
-_OF_TENSORRT = ("tensorrt_precision", "tensorrt_workspace")
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ class Settings:
         delay: microseconds that a request waits for others to be joined with; ``None`` for 100.
         instances: of the model, on every GPU or on the CPU.
         kind: ``"gpu"`` and ``"cpu"`` take that, ``"auto"`` all GPUs if there are any and the CPU otherwise.
-        tensorrt: nodes that TensorRT knows are computed by it, the others by CUDA.
-        tensorrt_precision: ``"FP32"``, ``"FP16"`` or ``"INT8"``; ``None`` for the precision of the graph.
+        tensorrt: nodes that TensorRT knows are computed by it, in the precision of the graph, the others by CUDA.
         tensorrt_workspace: bytes that TensorRT may take while it computes; ``None`` for 1 GiB.
 
     Raises:
@@ -57,16 +54,13 @@ class Settings:
     instances: int = 1
     kind: Kind = "auto"
     tensorrt: bool = False
-    tensorrt_precision: Precision | None = None
     tensorrt_workspace: int | None = None
 
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
             self._require_number(name, 0 if name == "delay" else 1, largest)
-        for name, allowed in (("kind", Kind), ("tensorrt_precision", Precision)):
-            if getattr(self, name) not in (None, *get_args(allowed)):
-                choices = ", ".join(get_args(allowed))
-                raise OptionError(f"{name}={getattr(self, name)!r} is unknown; choose one of {choices}")
+        if self.kind not in get_args(Kind):
+            raise OptionError(f"kind={self.kind!r} is unknown; choose one of {', '.join(get_args(Kind))}")
         sizes = self.preferred if isinstance(self.preferred, (tuple, list)) else (None,)
         if not all(isinstance(rows, int) and 0 < rows <= self.rows for rows in sizes):
             raise OptionError(f"preferred={self.preferred!r} are not numbers of rows, 1 … {self.rows} (max_batch_size)")
@@ -93,9 +87,8 @@ class Settings:
     def _require_tensorrt(self) -> None:
         if self.tensorrt and self.kind == "cpu":
             raise OptionError("tensorrt=True wants a GPU, and kind='cpu' takes none; leave one of them out")
-        for name in _OF_TENSORRT:
-            if not self.tensorrt and (value := getattr(self, name)) is not None:
-                raise OptionError(f"{name}={value!r} is for TensorRT; give tensorrt=True too")
+        if not self.tensorrt and self.tensorrt_workspace is not None:
+            raise OptionError(f"tensorrt_workspace={self.tensorrt_workspace!r} is for TensorRT; give tensorrt=True too")
 
     def _require_number(self, name: str, least: int, most: int) -> None:
         value = getattr(self, name)
