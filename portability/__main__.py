@@ -61,6 +61,8 @@ def asked(row: Row, runtime: Runtime, folder: Path, allowed: float) -> Row:
     """The row of one file in one runtime; whatever goes wrong is the row, not an exception."""
     if runtime.networks is not None and row.network not in runtime.networks:
         return dataclasses.replace(row, why="too slow for a network of this size")
+    if row.form in runtime.unasked:
+        return dataclasses.replace(row, why=runtime.unasked[row.form])
     try:
         command = runtime.command()
     except MissingError as error:

@@ -23,6 +23,10 @@ NODE = BUILD / "node"
 NPM = ("npm", "install", "--ignore-scripts", "--no-fund", "--no-audit", "--no-package-lock")
 #: onnxruntime -> what has to be installed with it.
 OLD = {"1.20.0": (), "1.18.1": ("numpy<2",)}
+#: What of those is not asked, by version and form, and why. In 1.19.2 it is no better.
+SPOILT = {
+    "1.18.1": {HALF: "its float16 on CPUs goes wrong by chance, from one start to the next, without a mask as well"}
+}
 
 
 class MissingError(Exception):
@@ -42,6 +46,7 @@ class Runtime:
         environment: variables beside the usual ones.
         networks: what it is asked about, everything if None.
         questions: which, all if empty.
+        unasked: form of files that it is not asked about -> why.
         precision: what it computes in, whatever the file is of.
     """
 
@@ -52,6 +57,7 @@ class Runtime:
     environment: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[str, ...] | None = None
     questions: tuple[str, ...] = ()
+    unasked: Mapping[str, str] = field(default_factory=dict)
     precision: str = "float32"
 
     def coarser(self, form: str) -> bool:
@@ -158,7 +164,10 @@ def _installed(package: str) -> Callable[[], str]:
 
 RUNTIMES = (
     Runtime("onnxruntime", "onnxruntime", _here("onnxruntime_python.py", "onnxruntime"), _installed("onnxruntime")),
-    *(Runtime(f"onnxruntime-{old}", "onnxruntime", _old(old), lambda old=old: old) for old in OLD),
+    *(
+        Runtime(f"onnxruntime-{old}", "onnxruntime", _old(old), lambda old=old: old, unasked=SPOILT.get(old, {}))
+        for old in OLD
+    ),
     Runtime("onnxruntime-node", "onnxruntime-node", node, _pinned("onnxruntime-node")),
     Runtime("onnxruntime-web", "onnxruntime-web (WebAssembly)", web, _pinned("onnxruntime-web")),
     Runtime("openvino", "OpenVINO, float32", _here("openvino_python.py", "openvino"), _installed("openvino")),
