@@ -101,7 +101,8 @@ class _Lowering:
         (image,) = self.source.inputs
         wide = ir.DataType.DOUBLE if image.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
         self.names = names | {"image", "mask"}
-        self.op = Op(self.graph, rules, wide, taken=self.names)
+        half = any(value.dtype == ir.DataType.FLOAT16 for value in values)
+        self.op = Op(self.graph, rules, wide, half, taken=self.names)
         self.values: dict[ir.Value, Masked | ir.Value | Unknown] = {}
         self.offences: list[Offence] = []
         self.debris: set[str] = set()

@@ -39,12 +39,17 @@ class Op:
         rules: the mask rules that the graph is built for.
         wide: dtype of the mask arithmetic: float32, or float64 in a float64 graph. Counts, reciprocals and
             epsilons do not fit into float16, where 1e-8 is 0 and 1 / 1e-5 infinite.
+        half: whether the graph is of float16 otherwise, so that a runtime may put the mask arithmetic into it as well;
+            nothing may be infinite or NaN there then.
     """
 
-    def __init__(self, graph: ir.Graph, rules: MaskRules, wide: ir.DataType, taken: Iterable[str] = ()) -> None:
+    def __init__(
+        self, graph: ir.Graph, rules: MaskRules, wide: ir.DataType, half: bool, taken: Iterable[str] = ()
+    ) -> None:
         """Builds into ``graph``; names in ``taken`` are left to the source's own nodes and values."""
         self.rules = rules
         self.wide = wide
+        self.half = half
         self._graph = graph
         self._builder = GraphBuilder(graph)
         self._memo: dict[tuple[Any, ...], ir.Value | Sequence[ir.Value]] = {}

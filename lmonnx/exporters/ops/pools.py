@@ -112,8 +112,9 @@ def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int
     if op.rules.average == "area":
         return op.cast_like(mean, x.data)
     kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)
-    # Where nothing is kept 0 is divided: not by 1e-8, which is 0 to a runtime that computes all of a file in float16.
-    share = op.Where(op.Greater(kept, op.number(0)), op.Add(kept, op.number(1e-8)), op.number(1))
+    share = op.Add(kept, op.number(1e-8))
+    if op.half:  # 1e-8 may be 0
+        share = op.Where(op.Greater(kept, op.number(0)), share, op.number(1))
     others = [axis for axis in axes if not keepdims]
     if others:
         share = op.Squeeze(share, ints(others))
