@@ -16,7 +16,7 @@ and in float16. Every runtime got the same images and the eight masks of the pro
 several images with one mask, and each row alone. A number is the largest difference from the PyTorch reference in
 float64, in units of how that varies over the masks, over those masks that the file's precision can tell; allowed is
 four times what the float32 reference is off, plus 2e-5, and in float16 what the proof of the file allows. Everything
-ran on a CPU.
+but CUDA runs on a CPU.
 
 Held as well, or the cell says so: outputs are finite, those of the mask that keeps nothing too; what lies under the
 mask, NaN included, changes no bit of any output; a row alone is that row in a batch, within what is allowed.
@@ -39,6 +39,7 @@ onnxruntime for C++ and C# (the same library as in Python, behind other headers)
 """
 NOTES = {
     "onnxruntime": "with which lmonnx is tested",
+    "onnxruntime-cuda": "without TF32, where there is a GPU",
     "onnxruntime-1.20.0": "the oldest that lmonnx itself runs on",
     "onnxruntime-1.18.1": "the oldest that reads files of ir_version 10, which all below opset 21 are",
     "onnxruntime-web": "one thread, headless Chromium",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmonnx.runtime.providers import ask_driver
 from portability import browser
 from portability.rows import HALF
 
@@ -92,6 +93,17 @@ def _here(runner: str, package: str) -> Callable[[], list[str]]:
     return command
 
 
+def cuda() -> list[str]:
+    """That of this environment on an NVIDIA GPU.
+
+    Raises:
+        MissingError: without one.
+    """
+    if not ask_driver().devices:
+        raise MissingError("there is no NVIDIA GPU")
+    return _here("onnxruntime_python.py", "onnxruntime")()
+
+
 def _old(version: str) -> Callable[[], list[str]]:
     """An onnxruntime of old, in an environment of its own."""
 
@@ -164,6 +176,13 @@ def _installed(package: str) -> Callable[[], str]:
 
 RUNTIMES = (
     Runtime("onnxruntime", "onnxruntime", _here("onnxruntime_python.py", "onnxruntime"), _installed("onnxruntime")),
+    Runtime(
+        "onnxruntime-cuda",
+        "onnxruntime, CUDA",
+        cuda,
+        _installed("onnxruntime"),
+        environment={"LMONNX_PROVIDER": "cuda"},
+    ),
     *(
         Runtime(f"onnxruntime-{old}", "onnxruntime", _old(old), lambda old=old: old, unasked=SPOILT.get(old, {}))
         for old in OLD

@@ -1,12 +1,22 @@
-"""onnxruntime in Python, on the CPU, as whatever interpreter runs this has it installed."""
+"""onnxruntime in Python, as whatever interpreter runs this has it; on the CPU, or where LMONNX_PROVIDER says."""
+
+import os
 
 import onnxruntime
 from common import Run, answer
 
+#: TF32 is less than float32.
+PROVIDERS = {"cpu": ("CPUExecutionProvider", {}), "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"})}
+
 
 def load(model: str) -> Run:
     """A session with the library's own settings."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    provider = PROVIDERS[os.environ.get("LMONNX_PROVIDER", "cpu")]
+    if provider[0] == "CUDAExecutionProvider":
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(model, providers=[provider])
+    if provider[0] not in session.get_providers():
+        raise RuntimeError(f"onnxruntime left {provider[0]} out, lmonnx doctor says why")
     return lambda image, mask: session.run(None, {"image": image, "mask": mask})[0]
 
 

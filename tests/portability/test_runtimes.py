@@ -11,8 +11,9 @@ import pytest
 import lmonnx
 from lmonnx.exporters.sources import resolve
 from lmonnx.masking import MaskRules
+from lmonnx.runtime.providers import Driver
 from portability import __main__ as sweep
-from portability import rows
+from portability import rows, runtimes
 from portability.networks import FORMS
 from portability.page import page
 from portability.questions import write_questions
@@ -82,6 +83,8 @@ def test_a_runtime_that_is_not_there_is_a_row(asked: tuple[Path, int, float], mo
     monkeypatch.delenv("LMONNX_CHROMIUM", raising=False)
     assert answered("onnxruntime-web", asked).why.startswith("there is no Chromium; apt-get install")
     assert answered("onnxruntime-node", asked).why.startswith("there is no node")
+    monkeypatch.setattr(runtimes, "ask_driver", Driver)
+    assert answered("onnxruntime-cuda", asked).why == "there is no NVIDIA GPU"
 
 
 def test_what_a_runtime_refuses_is_told(asked: tuple[Path, int, float], tmp_path: Path) -> None:

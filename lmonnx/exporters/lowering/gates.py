@@ -121,9 +121,9 @@ def _read_by(nodes: Sequence[ir.Node], pre: ir.Value, value: ir.Value) -> bool:
 
 
 def _by_penalty(op: Op, found: Activation, mask: ir.Value) -> bool:
-    """Lets f see very negative numbers where removed, if it makes 0 of them."""
+    """Lets f see very negative numbers where removed, if it makes 0 of them and they are not beyond the graph's."""
     pre = found.pre
-    if not _ends_at_zero(found):
+    if op.half or not _ends_at_zero(found):
         return False
     removed = op.Sub(as_float(op, mask, pre.dtype), scalar(1, pre))
     penalty = op.own(_by_channel(np.full(channels_of(pre), -PENALTY), pre))

@@ -101,6 +101,12 @@ class Op:
         assert like.dtype is not None
         return value if value.dtype == like.dtype else self.Cast(value, to=like.dtype)
 
+    def divisor(self, value: ir.Value) -> ir.Value:
+        """``value``, or 1 where it is 0: what a 0 is divided by in a float16 graph, where an epsilon may be 0."""
+        assert value.dtype is not None
+        zero, one = (np.array(number, value.dtype.numpy()) for number in (0, 1))
+        return self.Where(self.Greater(value, zero), value, one)
+
     def widened(self, value: ir.Value) -> ir.Value:
         """``value``, or float32 if it is float16: what sums are made of."""
         return self.Cast(value, to=ir.DataType.FLOAT) if value.dtype == ir.DataType.FLOAT16 else value

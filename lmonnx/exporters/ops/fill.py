@@ -71,7 +71,7 @@ def neighbour_pad(op: Op, x: Masked, window: Window, count: int | None = None) -
     if count == 0:
         return x.data
     data, mask = zeroed(op, x), x.mask
-    ring = _scaled if data.dtype in KEPT and in_blocks(data, mask) else _added
+    ring = _scaled if data.dtype in KEPT and not op.half and in_blocks(data, mask) else _added
     for i in range(count):
         mask = grown(op, mask) if i else mask
         data = ring(op, data, mask, op.Add(box3(op, mask), op.number(1e-5)))
@@ -81,11 +81,11 @@ def neighbour_pad(op: Op, x: Masked, window: Window, count: int | None = None) -
 def _added(op: Op, data: ir.Value, mask: ir.Value, near: ir.Value) -> ir.Value:
     """One ring as its formula has it, ``near`` being box3(m) + 1e-5; the data's box3 is nine times a mean.
 
-    Of float16 data the divisor is one kept neighbour at the least: without any the share would be 9e5, which is
+    In a float16 graph the divisor is one kept neighbour at the least: without any the share would be 9e5, which is
     infinite there, or a number over 0 where a runtime puts 1e-5 into float16, and times a mean of 0 that is NaN.
     """
     mean = op.AveragePool(data, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
-    if data.dtype == ir.DataType.FLOAT16:
+    if op.half:
         near = op.Max(near, op.number(1))
     share = op.Div(op.Sub(op.number(9), nines(op, mask)), near)
     return op.Add(data, op.Mul(mean, op.cast_like(share, data)))

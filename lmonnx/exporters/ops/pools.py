@@ -113,8 +113,8 @@ def mean_over_kept(op: Op, x: Masked, axes: Sequence[int], spatial: Sequence[int
         return op.cast_like(mean, x.data)
     kept = op.ReduceMean(as_float(op, x.mask), ints(spatial), keepdims=1)
     share = op.Add(kept, op.number(1e-8))
-    if op.half:  # 1e-8 may be 0
-        share = op.Where(op.Greater(kept, op.number(0)), share, op.number(1))
+    if op.half:
+        share = op.divisor(share)
     others = [axis for axis in axes if not keepdims]
     if others:
         share = op.Squeeze(share, ints(others))
