@@ -2,7 +2,7 @@
 
 Files and questions go to build/portability, and so does what the runtimes need. Rows go to portability/rows.jsonl one
 by one, so that a sweep that was stopped goes on where it was; a row made by other code, or of another version of a
-runtime, is made again. At the end docs/portability.md is written from the table.
+runtime, is made again. docs/portability.md is written from the table after each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -25,26 +26,32 @@ from lmonnx.exporters.verification import CEILINGS
 from portability.networks import FORMS, NETWORKS, Facts, file_of
 from portability.page import page
 from portability.rows import Row, judge, read, write
-from portability.runtimes import BUILD, ROOT, RUNTIMES, MissingError, Runtime, environment
+from portability.runtimes import BUILD, ROOT, RUNTIMES, InstallError, MissingError, Runtime, environment
 
 PAGE = ROOT / "docs" / "portability.md"
-#: What a file depends on, of the package.
-CODE = ("exporters", "reference", "masking.py", "runtime/session.py", "runtime/batching.py")
+BY_KEY = {runtime.key: runtime for runtime in RUNTIMES}
+HERE = Path(__file__).parent
+PACKAGE = Path(lmonnx.__file__).parent
+#: What a file and its questions depend on, and what its answers do beside.
+MADE_BY = (
+    *(PACKAGE / name for name in ("exporters", "reference", "masking.py", "runtime/session.py", "runtime/batching.py")),
+    *(HERE / name for name in ("networks.py", "questions.py")),
+)
+ASKED_BY = (*(HERE / name for name in ("browser.py", "rows.py", "runtimes.py", "runners")),)
 #: Seconds that a runtime has for all questions about one file.
 PATIENCE = 900
 
 
-def code_digest() -> str:
-    """A short hash of the code that lowers, defines, and asks."""
-    package = Path(lmonnx.__file__).parent
-    files = [file for part in CODE for file in (sorted((package / part).rglob("*.py")) or [package / part])]
-    files += [Path(__file__).parent / name for name in ("networks.py", "questions.py")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+def digest(parts: tuple[Path, ...]) -> str:
+    """A short hash of files, and of those in folders."""
+    every = [file for part in parts for file in (sorted(part.rglob("*.*")) if part.is_dir() else [part])]
+    code = [file.read_bytes() for file in every if file.is_file() and file.suffix != ".pyc"]
+    return hashlib.sha256(b"".join(code)).hexdigest()[:12]
 
 
-def prepared(network: str, code: str) -> tuple[Path, Facts | str]:
+def prepared(network: str) -> tuple[Path, Facts | str]:
     """The folder of a network, with its files and questions, and what is in it, or why it is not there."""
-    folder = BUILD / "files" / code / network
+    folder = BUILD / "files" / digest(MADE_BY) / network
     facts = Facts.read(folder)
     if facts is None:
         # In a process of its own, whose memory is free afterwards.
@@ -67,6 +74,8 @@ def asked(row: Row, runtime: Runtime, folder: Path, allowed: float) -> Row:
         command = runtime.command()
     except MissingError as error:
         return dataclasses.replace(row, why=str(error))
+    except InstallError as error:
+        return dataclasses.replace(row, verdict="failed", why=str(error))
     model, questions = file_of(folder, row.form, row.opset), folder / row.form
     with tempfile.TemporaryDirectory() as answers:
         began = time.perf_counter()
@@ -76,23 +85,27 @@ def asked(row: Row, runtime: Runtime, folder: Path, allowed: float) -> Row:
                 arguments, capture_output=True, text=True, env=environment(runtime), timeout=PATIENCE, check=False
             )
         except subprocess.TimeoutExpired:
-            return dataclasses.replace(row, why=f"not ready after {PATIENCE} seconds")
+            return dataclasses.replace(row, verdict="failed", why=f"not ready after {PATIENCE} seconds")
         seconds = round(time.perf_counter() - began, 1)
         written = Path(answers) / "result.json"
         if not written.exists():
             last = (process.stderr.strip().splitlines() or ["nothing was said"])[-1]
-            return dataclasses.replace(row, verdict="refused", why=f"the process ended: {last}", seconds=seconds)
+            return dataclasses.replace(row, verdict="failed", why=f"the process ended: {last}", seconds=seconds)
         result = json.loads(written.read_text(encoding="utf-8"))
         row = dataclasses.replace(row, version=result["version"], seconds=seconds)
         if result["error"]:
             return dataclasses.replace(row, verdict="refused", why=_short(result["error"], model))
         given = _answers(Path(answers), result["shapes"])
     with np.load(questions / "expected.npz") as expected:
-        return dataclasses.replace(row, **judge(given, expected, allowed))
+        return dataclasses.replace(row, **judge(given, expected, allowed, runtime.questions))
 
 
 def _answers(folder: Path, shapes: dict[str, list[int]]) -> dict[str, Any]:
-    return {name: np.fromfile(folder / f"{name}.bin", "<f4").reshape(shape) for name, shape in shapes.items()}
+    """Those that have the size that the runtime says."""
+    arrays = {name: np.fromfile(folder / f"{name}.bin", "<f4") for name in shapes if (folder / f"{name}.bin").exists()}
+    return {
+        name: array.reshape(shapes[name]) for name, array in arrays.items() if array.size == math.prod(shapes[name])
+    }
 
 
 def _short(error: str, model: Path) -> str:
@@ -104,7 +117,7 @@ def _short(error: str, model: Path) -> str:
 def wanted(row: Row, old: Row | None, runtime: Runtime) -> bool:
     """Whether a row has to be made."""
     current = old is not None and old.code == row.code and old.version.startswith(runtime.version())
-    return not current or (old is not None and old.verdict == "not run")
+    return not current or (old is not None and old.verdict in ("failed", "not run"))
 
 
 @click.command()
@@ -113,14 +126,18 @@ def wanted(row: Row, old: Row | None, runtime: Runtime) -> bool:
 @click.option("--again", is_flag=True, help="Also rows of this very code and version.")
 @click.option("--page-only", is_flag=True, help="Write the page from the table as it is.")
 def main(networks: tuple[str, ...], only: tuple[str, ...], again: bool, page_only: bool) -> None:
-    """Ask every runtime about every file, or about those of NETWORKS; exit with 1 if one differs in what it is of."""
-    code, table = code_digest(), read()
+    """Ask every runtime about every file, or about those of NETWORKS.
+
+    Exits with 1 if a file is not exported, or a runtime that is here does not do with one what is promised.
+    """
+    code, failures = digest((*MADE_BY, *ASKED_BY)), []
+    table = {key: row for key, row in read().items() if row.network in NETWORKS and row.runtime in ("export", *BY_KEY)}
     BUILD.mkdir(parents=True, exist_ok=True)
     for network in () if page_only else networks or NETWORKS:
-        folder, facts = prepared(network, code)
+        folder, facts = prepared(network)
         if isinstance(facts, str):
-            click.echo(f"{network}: not exported: {facts}", err=True)
-            sys.exit(2)
+            failures.append(f"{network}: not exported: {facts}")
+            continue
         table = {key: row for key, row in table.items() if key[0] != network or key[1:3] in facts.files}
         if facts.refusal:
             refused = Row(
@@ -139,13 +156,13 @@ def main(networks: tuple[str, ...], only: tuple[str, ...], again: bool, page_onl
                 click.echo(
                     f"{time.strftime('%H:%M:%S')} {network} {form} {opset} {runtime.key}: {row.verdict} {row.why}"
                 )
-    sys.exit(any(row.verdict == "differs" and not computed(row).coarser(row.form) for row in publish(table)))
-
-
-def computed(row: Row) -> Runtime:
-    """What made a row."""
-    (runtime,) = [runtime for runtime in RUNTIMES if runtime.key == row.runtime]
-    return runtime
+    rows = [row for row in publish(table) if row.runtime in BY_KEY]
+    for key, why in dict.fromkeys((row.runtime, row.why) for row in rows if row.verdict == "not run"):
+        click.echo(f"not run, {key}: {why}")
+    failures += [f"{' '.join(map(str, row.key))}: {row.verdict}" for row in rows if BY_KEY[row.runtime].fails(row)]
+    for failure in failures:
+        click.echo(failure, err=True)
+    sys.exit(bool(failures))
 
 
 def publish(table: dict[tuple[str, str, int, str], Row]) -> list[Row]:
@@ -158,7 +175,7 @@ def publish(table: dict[tuple[str, str, int, str], Row]) -> list[Row]:
 
 def ordered(table: dict[tuple[str, str, int, str], Row]) -> list[Row]:
     """The rows by network, form, opset and runtime."""
-    keys = ["export", *(runtime.key for runtime in RUNTIMES)]
+    keys = ["export", *BY_KEY]
     forms = list(FORMS)
 
     def place(row: Row) -> tuple[int, int, int, int]:

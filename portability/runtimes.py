@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmonnx.exporters.opsets import NEWEST
 from lmonnx.runtime.providers import ask_driver
 from portability import browser
-from portability.rows import HALF
+from portability.rows import HALF, Row
 
 ROOT = Path(__file__).parent.parent
 RUNNERS = Path(__file__).parent / "runners"
@@ -24,6 +25,8 @@ NODE = BUILD / "node"
 NPM = ("npm", "install", "--ignore-scripts", "--no-fund", "--no-audit", "--no-package-lock")
 #: onnxruntime -> what has to be installed with it.
 OLD = {"1.20.0": (), "1.18.1": ("numpy<2",)}
+#: The newest opset of files that they read.
+OLD_OPSET = 21
 #: What of those is not asked, by version and form, and why. In 1.19.2 it is no better.
 SPOILT = {
     "1.18.1": {HALF: "its float16 on CPUs goes wrong by chance, from one start to the next, without a mask as well"}
@@ -31,7 +34,11 @@ SPOILT = {
 
 
 class MissingError(Exception):
-    """A runtime cannot be had on this machine; the text says what to do."""
+    """A runtime needs what this machine has not; the text says what to do."""
+
+
+class InstallError(Exception):
+    """A runtime cannot be installed though this machine has what that needs."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,14 @@ class Runtime:
         key: what a row calls it.
         title: what the page calls it.
         command: makes what it needs, once, and returns what runs it; MODEL, QUESTIONS, ANSWERS and the names of
-            questions follow. Raises :class:`MissingError` where that cannot be had.
+            questions follow. Raises :class:`MissingError` or :class:`InstallError`.
         version: what would answer; a row of another version is made again.
         environment: variables beside the usual ones.
         networks: what it is asked about, everything if None.
         questions: which, all if empty.
         unasked: form of files that it is not asked about -> why.
         precision: what it computes in, whatever the file is of.
+        opset: the newest of files that it has to read.
     """
 
     key: str
@@ -60,10 +68,20 @@ class Runtime:
     questions: tuple[str, ...] = ()
     unasked: Mapping[str, str] = field(default_factory=dict)
     precision: str = "float32"
+    opset: int = NEWEST
 
     def coarser(self, form: str) -> bool:
         """Whether it computes in less than what a file of that form was proven for."""
         return self.precision == "bfloat16" or (self.precision == "float16" and form != HALF)
+
+    def fails(self, row: Row) -> bool:
+        """Whether a row of this runtime is not what we promise.
+
+        Not promised are float32 files in float16, and how near they are in bfloat16.
+        """
+        if row.verdict == "differs":
+            return not self.coarser(row.form) or (self.precision == "bfloat16" and not row.lawful)
+        return row.verdict == "failed" or (row.verdict == "refused" and row.opset <= self.opset)
 
 
 def environment(runtime: Runtime) -> dict[str, str]:
@@ -122,7 +140,8 @@ def node() -> list[str]:
     """onnxruntime-node.
 
     Raises:
-        MissingError: without Node, or if its packages cannot be installed.
+        MissingError: without Node.
+        InstallError: if its packages cannot be installed.
     """
     _install_packages()
     return ["node", str(RUNNERS / "node.cjs")]
@@ -132,7 +151,8 @@ def web() -> list[str]:
     """onnxruntime-web.
 
     Raises:
-        MissingError: without Chromium or Node, or if the packages cannot be installed.
+        MissingError: without Chromium or Node.
+        InstallError: if the packages cannot be installed.
     """
     if browser.find() is None:
         raise MissingError("there is no Chromium; apt-get install chromium, or name one with LMONNX_CHROMIUM")
@@ -141,12 +161,13 @@ def web() -> list[str]:
 
 
 def _install_packages() -> None:
-    for program in ("node", "npm"):
+    named = packages() if os.environ.get("LMONNX_NODE_MODULES") else None
+    for program in ("node",) if named else ("node", "npm"):
         if shutil.which(program) is None:
             raise MissingError(f"there is no {program}; install Node.js 20 or later")
     wanted = (RUNNERS / "package.json").read_text(encoding="utf-8")
     have = NODE / "package.json"
-    if packages() and (os.environ.get("LMONNX_NODE_MODULES") or (have.exists() and have.read_text() == wanted)):
+    if named or (packages() and have.exists() and have.read_text(encoding="utf-8") == wanted):
         return
     shutil.rmtree(NODE, ignore_errors=True)
     NODE.mkdir(parents=True)
@@ -158,7 +179,7 @@ def _run(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=BUILD)
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["nothing was said"])[-1]
-        raise MissingError(f"{Path(command[0]).name} failed: {last}")
+        raise InstallError(f"{Path(command[0]).name} failed: {last}")
 
 
 def _pinned(package: str) -> Callable[[], str]:
@@ -184,7 +205,14 @@ RUNTIMES = (
         environment={"LMONNX_PROVIDER": "cuda"},
     ),
     *(
-        Runtime(f"onnxruntime-{old}", "onnxruntime", _old(old), lambda old=old: old, unasked=SPOILT.get(old, {}))
+        Runtime(
+            f"onnxruntime-{old}",
+            "onnxruntime",
+            _old(old),
+            lambda old=old: old,
+            unasked=SPOILT.get(old, {}),
+            opset=OLD_OPSET,
+        )
         for old in OLD
     ),
     Runtime("onnxruntime-node", "onnxruntime-node", node, _pinned("onnxruntime-node")),

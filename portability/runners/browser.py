@@ -24,6 +24,7 @@ def main(model: str, questions: str, answers: str) -> None:
     with browser.serving(folders) as address, browser.Page(program, timeout=600) as page:
         page.open(f"{address}/page.html")
         result = page.evaluate("answer()")
+    result["version"] += f", Chromium {browser.version(program)}"
     for name, text in result.pop("answers").items():
         (Path(answers) / f"{name}.bin").write_bytes(base64.b64decode(text))
     (Path(answers) / "result.json").write_text(json.dumps(result), encoding="utf-8")

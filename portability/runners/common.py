@@ -15,18 +15,19 @@ import numpy as np
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def answer(version: str, load: Callable[[str], Run]) -> None:
+def answer(version: str, load: Callable[[str], tuple[Run, str]]) -> None:
     """Answers the questions that the command line asks for, all if it names none.
 
     Args:
         version: of the runtime.
-        load: a file -> what runs it, ``(image, mask) -> output``.
+        load: a file -> what runs it, ``(image, mask) -> output``, and what is said of that beside the version.
     """
     model, questions, answers = sys.argv[1:4]
     folder, to = pathlib.Path(questions), pathlib.Path(answers)
     shapes, error = {}, None
     try:
-        run = load(model)
+        run, detail = load(model)
+        version = ", ".join(filter(None, (version, detail)))
         for question in json.loads((folder / "questions.json").read_text(encoding="utf-8")):
             name = question["name"]
             if len(sys.argv) == 4 or name in sys.argv[4:]:

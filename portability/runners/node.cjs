@@ -12,7 +12,8 @@ function tensor(folder, { file, type, shape }) {
 }
 
 async function main([model, questions, answers]) {
-  const result = { version: ort.env.versions.node, shapes: {}, error: null };
+  const version = `${ort.env.versions.node}, Node ${process.versions.node}`;
+  const result = { version, shapes: {}, error: null };
   try {
     const session = await ort.InferenceSession.create(model);
     for (const question of JSON.parse(fs.readFileSync(path.join(questions, "questions.json"), "utf8"))) {

@@ -5,10 +5,10 @@ import onnx.reference
 from common import Run, answer
 
 
-def load(model: str) -> Run:
+def load(model: str) -> tuple[Run, str]:
     """The file as it is."""
     evaluator = onnx.reference.ReferenceEvaluator(model)
-    return lambda image, mask: evaluator.run(None, {"image": image, "mask": mask})[0]
+    return lambda image, mask: evaluator.run(None, {"image": image, "mask": mask})[0], ""
 
 
 answer(onnx.__version__, load)

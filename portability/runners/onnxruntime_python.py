@@ -9,7 +9,7 @@ from common import Run, answer
 PROVIDERS = {"cpu": ("CPUExecutionProvider", {}), "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"})}
 
 
-def load(model: str) -> Run:
+def load(model: str) -> tuple[Run, str]:
     """A session with the library's own settings."""
     provider = PROVIDERS[os.environ.get("LMONNX_PROVIDER", "cpu")]
     if provider[0] == "CUDAExecutionProvider":
@@ -17,7 +17,7 @@ def load(model: str) -> Run:
     session = onnxruntime.InferenceSession(model, providers=[provider])
     if provider[0] not in session.get_providers():
         raise RuntimeError(f"onnxruntime left {provider[0]} out, lmonnx doctor says why")
-    return lambda image, mask: session.run(None, {"image": image, "mask": mask})[0]
+    return lambda image, mask: session.run(None, {"image": image, "mask": mask})[0], ""
 
 
 answer(onnxruntime.__version__, load)

@@ -6,12 +6,13 @@ import openvino
 from common import Run, answer
 
 
-def load(model: str) -> Run:
-    """The file as it is, compiled."""
+def load(model: str) -> tuple[Run, str]:
+    """The file as it is, compiled; and the precision that this processor takes."""
     asked = os.environ.get("LMONNX_OPENVINO", "f32")
     hints = {} if asked == "default" else {"INFERENCE_PRECISION_HINT": asked}
     compiled = openvino.Core().compile_model(model, "CPU", hints)
-    return lambda image, mask: compiled({"image": image, "mask": mask})[0]
+    taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return lambda image, mask: compiled({"image": image, "mask": mask})[0], taken
 
 
 answer(openvino.__version__.partition("-")[0], load)

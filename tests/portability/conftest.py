@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def packages() -> Path:
-    """The folder of npm's packages."""
+def packages() -> Iterator[Path]:
+    """The folder of npm's packages, which a test does not install."""
     found = runtimes.packages()
     if found is None or shutil.which("node") is None:
         pytest.skip("no Node.js with onnxruntime-node: make portability installs it, or LMONNX_NODE_MODULES names it")
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMONNX_NODE_MODULES", str(found))
+        yield found
 
 
 @pytest.fixture(scope="session")
