@@ -35,7 +35,7 @@ zoo: .venv/ready
 	$(BIN)/python -m zoo
 
 # Runs the same files in every runtime that can be had, and writes docs/portability.md; goes on where it stopped. Wants
-# Node.js and Chromium (apt-get install chromium), says so where they are missing, and takes about an hour.
+# Node.js and Chromium (apt-get install chromium), says so where they are missing, and takes half an hour.
 portability: .venv/ready
 	$(BIN)/python -m portability
 
