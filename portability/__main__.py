@@ -22,7 +22,7 @@ import click
 import numpy as np
 
 import lmonnx
-from lmonnx.exporters.verification import CEILINGS
+from lmonnx.exporters.verification import CEILINGS, FLOOR
 from portability.networks import FORMS, NETWORKS, Facts, file_of
 from portability.page import page
 from portability.rows import Row, judge, read, write
@@ -64,8 +64,15 @@ def prepared(network: str) -> tuple[Path, Facts | str]:
     return folder, facts
 
 
-def asked(row: Row, runtime: Runtime, folder: Path, allowed: float) -> Row:
-    """The row of one file in one runtime; whatever goes wrong is the row, not an exception."""
+def asked(row: Row, runtime: Runtime, folder: Path, proven: float) -> Row:
+    """The row of one file in one runtime; whatever goes wrong is the row, not an exception.
+
+    Args:
+        row: which file in which runtime.
+        runtime: that one.
+        folder: of the network.
+        proven: what an answer may be off in the precision of the file.
+    """
     if runtime.networks is not None and row.network not in runtime.networks:
         return dataclasses.replace(row, why="too slow for a network of this size")
     if row.form in runtime.unasked:
@@ -97,7 +104,9 @@ def asked(row: Row, runtime: Runtime, folder: Path, allowed: float) -> Row:
             return dataclasses.replace(row, verdict="refused", why=_short(result["error"], model))
         given = _answers(Path(answers), result["shapes"])
     with np.load(questions / "expected.npz") as expected:
-        return dataclasses.replace(row, **judge(given, expected, allowed, runtime.questions))
+        coarser = runtime.coarser(row.form)
+        allowed, rounding = (CEILINGS["float16"], CEILINGS["float16"]) if coarser else (proven, FLOOR)
+        return dataclasses.replace(row, **judge(given, expected, allowed, rounding, runtime.questions))
 
 
 def _answers(folder: Path, shapes: dict[str, list[int]]) -> dict[str, Any]:
@@ -149,8 +158,7 @@ def main(networks: tuple[str, ...], only: tuple[str, ...], again: bool, page_onl
                 new = Row(network, form, opset, runtime.key, code=code)
                 if (only and runtime.key not in only) or not (again or wanted(new, table.get(new.key), runtime)):
                     continue
-                allowed = CEILINGS["float16"] if runtime.coarser(form) else facts.tolerance[form]
-                row = asked(new, runtime, folder, allowed)
+                row = asked(new, runtime, folder, facts.tolerance[form])
                 table[row.key] = row
                 publish(table)
                 click.echo(

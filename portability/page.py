@@ -20,7 +20,8 @@ the masks, over those masks that the file's precision can tell; allowed is four 
 plus 2e-5, and in float16 what the proof of the file allows. Everything but CUDA runs on a CPU.
 
 Held as well, or the cell says so: outputs are finite, those of the mask that keeps nothing too; what lies under the
-mask, NaN included, changes no bit of any output; a row alone is that row in a batch, to 2e-5.
+mask, NaN included, changes no bit of any output; a row alone is that row in a batch, to 2e-5, or where a runtime
+computes in less than the file is of, to 0.3.
 """
 OPTIONS = {
     "plain": "",

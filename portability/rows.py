@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from lmonnx.exporters.verification import FLOOR
 from portability.questions import FEW, Array, comparable
 
 FILE = Path(__file__).parent / "rows.jsonl"
@@ -77,7 +76,11 @@ def write(rows: Sequence[Row]) -> None:
 
 
 def judge(
-    answers: Mapping[str, Array], expected: Mapping[str, Any], allowed: float, asked: Sequence[str] = ()
+    answers: Mapping[str, Array],
+    expected: Mapping[str, Any],
+    allowed: float,
+    rounding: float,
+    asked: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Verdict, reasons and figures of a runtime's answers, as fields of a row.
 
@@ -85,6 +88,7 @@ def judge(
         answers: by question, ``[n, classes]``.
         expected: ``expected.npz`` of the questions.
         allowed: what an answer may be off.
+        rounding: what a row alone may be off the same row in a batch.
         asked: the questions, all if empty.
     """
     shapes = _shapes(expected)
@@ -106,7 +110,7 @@ def judge(
         whole = next(name for name in ("pairs", "few") if name in given)
         broken.append(f"with nothing removed: {_off(given[whole][:1], exact[whole][:1], scale, slice(None)):.1e}")
     laws = [law for law, holds in LAWS.items() if not holds(answers)]
-    if alone is not None and not alone <= FLOOR:
+    if alone is not None and not alone <= rounding:
         laws.append(f"a row alone is that row in a batch ({alone:.1e})")
     broken += [f"broken: {law}" for law in laws]
     return {

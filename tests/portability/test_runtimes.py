@@ -112,7 +112,7 @@ def faulty(change: str, drop: bool = False) -> dict[str, object]:
         del answers[change]
     elif change:
         answers[change][-1, 0] += 1e-3
-    return judge(answers, {**expected, "probabilities": False}, allowed=1e-4)
+    return judge(answers, {**expected, "probabilities": False}, allowed=1e-4, rounding=1e-4)
 
 
 @pytest.mark.parametrize("change", ["pairs", "one image", "one mask", "hidden", "few hidden", "alone 2"])
@@ -125,7 +125,8 @@ def test_an_answer_that_is_not_finite_is_seen() -> None:
     expected = {"pairs": np.eye(3), "one image": np.eye(3), "one mask": np.eye(3), "scale": 1.0, "probabilities": False}
     nothing = np.full((3, 3), np.nan, np.float32)
     asked = ("few", "few hidden")
-    found = judge(dict.fromkeys(asked, nothing), {**expected, "decided": np.full(3, True)}, allowed=1.0, asked=asked)
+    expected["decided"] = np.full(3, True)
+    found = judge(dict.fromkeys(asked, nothing), expected, allowed=1.0, rounding=1.0, asked=asked)
     assert found["verdict"] == "differs"
     assert "finite" in found["why"]
 
