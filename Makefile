@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test check release demo mutations fuzz zoo portability bench dist clean
+.PHONY: test check release demo mutations fuzz zoo portability node bench dist clean
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -38,6 +38,10 @@ zoo: .venv/ready
 # Node.js and Chromium (apt-get install chromium), says so where they are missing, and takes half an hour.
 portability: .venv/ready
 	$(BIN)/python -m portability
+
+# What the tests of Node.js and the browser need beside those; without it they are skipped.
+node: .venv/ready
+	$(BIN)/python -c 'from portability import runtimes; runtimes.node()'
 
 # What a mask costs on five networks, against the plain graph and the authors' algorithm, and where that time goes;
 # wants a machine to itself for a quarter of an hour.

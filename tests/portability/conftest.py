@@ -35,7 +35,7 @@ def packages() -> Iterator[Path]:
     """The folder of npm's packages, which a test does not install."""
     found = runtimes.packages()
     if found is None or shutil.which("node") is None:
-        pytest.skip("no Node.js with onnxruntime-node: make portability installs it, or LMONNX_NODE_MODULES names it")
+        pytest.skip("no Node.js with onnxruntime-node: make node installs it, or LMONNX_NODE_MODULES names it")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMONNX_NODE_MODULES", str(found))
         yield found
