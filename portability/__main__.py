@@ -37,7 +37,7 @@ MADE_BY = (
     *(PACKAGE / name for name in ("exporters", "reference", "masking.py", "runtime/session.py", "runtime/batching.py")),
     *(HERE / name for name in ("networks.py", "questions.py")),
 )
-ASKED_BY = (*(HERE / name for name in ("browser.py", "rows.py", "runtimes.py", "runners")),)
+ASKED_BY = tuple(HERE / name for name in ("browser.py", "rows.py", "runtimes.py", "runners"))
 #: Seconds that a runtime has for all questions about one file.
 PATIENCE = 900
 
@@ -49,9 +49,9 @@ def digest(parts: tuple[Path, ...]) -> str:
     return hashlib.sha256(b"".join(code)).hexdigest()[:12]
 
 
-def prepared(network: str) -> tuple[Path, Facts | str]:
+def prepared(network: str, made_by: str) -> tuple[Path, Facts | str]:
     """The folder of a network, with its files and questions, and what is in it, or why it is not there."""
-    folder = BUILD / "files" / digest(MADE_BY) / network
+    folder = BUILD / "files" / made_by / network
     facts = Facts.read(folder)
     if facts is None:
         # In a process of its own, whose memory is free afterwards.
@@ -139,11 +139,11 @@ def main(networks: tuple[str, ...], only: tuple[str, ...], again: bool, page_onl
 
     Exits with 1 if a file is not exported, or a runtime that is here does not do with one what is promised.
     """
-    code, failures = digest((*MADE_BY, *ASKED_BY)), []
+    made_by, code, failures = digest(MADE_BY), digest((*MADE_BY, *ASKED_BY)), []
     table = {key: row for key, row in read().items() if row.network in NETWORKS and row.runtime in ("export", *BY_KEY)}
     BUILD.mkdir(parents=True, exist_ok=True)
     for network in () if page_only else networks or NETWORKS:
-        folder, facts = prepared(network)
+        folder, facts = prepared(network, made_by)
         if isinstance(facts, str):
             failures.append(f"{network}: not exported: {facts}")
             continue
